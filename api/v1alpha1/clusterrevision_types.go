@@ -1,0 +1,64 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ClusterRevision is an immutable snapshot of an accepted spec; made by the engine.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=cr,categories=castellan
+// +kubebuilder:printcolumn:name="CLUSTER",type=string,JSONPath=`.spec.clusterName`
+// +kubebuilder:printcolumn:name="NUMBER",type=integer,JSONPath=`.spec.number`
+// +kubebuilder:printcolumn:name="GENERATION",type=integer,JSONPath=`.spec.generation`
+// +kubebuilder:printcolumn:name="VERSION",type=string,JSONPath=`.spec.cluster.version`
+// +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`
+type ClusterRevision struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ClusterRevisionSpec `json:"spec"`
+}
+
+// ClusterRevisionList is a list of ClusterRevisions.
+//
+// +kubebuilder:object:root=true
+type ClusterRevisionList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ClusterRevision `json:"items"`
+}
+
+// ClusterRevisionSpec is the snapshot. Only clusterID may be filled in later, once.
+//
+// +kubebuilder:validation:XValidation:rule="self.cluster == oldSelf.cluster && self.number == oldSelf.number && self.clusterName == oldSelf.clusterName",message="a revision is immutable"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || oldSelf.clusterID == '' || self.clusterID == oldSelf.clusterID",message="the cluster id of a revision cannot change once known"
+type ClusterRevisionSpec struct {
+	ClusterName string `json:"clusterName"`
+	// Number counts the revisions of a cluster from 1.
+	Number int64 `json:"number"`
+	// Generation of the KafkaCluster that was accepted.
+	Generation int64 `json:"generation"`
+	// ClusterID as soon as a bootstrap has been answered or data was adopted.
+	// +optional
+	ClusterID string `json:"clusterID,omitempty"`
+	// NodeIDs by pool: every id ever given, in the order of giving.
+	// +optional
+	// +listType=map
+	// +listMapKey=pool
+	NodeIDs []PoolNodeIDs `json:"nodeIDs,omitempty"`
+	// OwnedKeys are the cluster-wide dynamic keys that Castellan has set in Kafka and must
+	// remove when no spec names them any more.
+	// +optional
+	// +listType=set
+	OwnedKeys []string `json:"ownedKeys,omitempty"`
+	// Cluster is the accepted spec.
+	Cluster KafkaClusterSpec `json:"cluster"`
+}
+
+// PoolNodeIDs are the node ids given to a pool.
+type PoolNodeIDs struct {
+	Pool string `json:"pool"`
+	// +listType=atomic
+	IDs []int32 `json:"ids"`
+}

@@ -1,0 +1,416 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// KafkaCluster is one Kafka cluster as a user wants it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=kc,categories=castellan
+// +kubebuilder:printcolumn:name="VERSION",type=string,JSONPath=`.status.version`
+// +kubebuilder:printcolumn:name="READY",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="NODES",type=integer,JSONPath=`.status.nodes.ready`
+// +kubebuilder:printcolumn:name="DESIRED",type=integer,JSONPath=`.status.nodes.desired`
+// +kubebuilder:printcolumn:name="DOING",type=string,JSONPath=`.status.doing`
+// +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`
+type KafkaCluster struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   KafkaClusterSpec   `json:"spec"`
+	Status KafkaClusterStatus `json:"status,omitempty"`
+}
+
+// KafkaClusterList is a list of KafkaClusters.
+//
+// +kubebuilder:object:root=true
+type KafkaClusterList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []KafkaCluster `json:"items"`
+}
+
+// KafkaClusterSpec is the whole cluster from one description.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || oldSelf.clusterID == '' || (has(self.clusterID) && self.clusterID == oldSelf.clusterID)",message="clusterID cannot change: it names the data on disk; create another KafkaCluster to adopt other data"
+type KafkaClusterSpec struct {
+	// Version is the Kafka version that every node runs, for example 4.3.1. On hosts it
+	// selects the Package, on Kubernetes the image.
+	// +kubebuilder:validation:Pattern=`^\d+\.\d+\.\d+$`
+	// +kubebuilder:validation:MaxLength=32
+	Version string `json:"version"`
+	// ClusterID is set only to adopt existing data; otherwise an id is generated once
+	// and kept in every KafkaNode and ClusterRevision.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	ClusterID string `json:"clusterID,omitempty"`
+	// Package names the Package to run when several have this version.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Package string `json:"package,omitempty"`
+	// MetadataVersion pins Kafka's metadata.version; empty follows Version when the upgrade
+	// policy allows it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	MetadataVersion string `json:"metadataVersion,omitempty"`
+	// Config holds Kafka configuration of every node: any key of this version that
+	// Castellan does not own.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Config Config `json:"config,omitempty"`
+	// ExtraConfig holds keys that the key table of this version does not know. They are
+	// passed through with a warning; changing one restarts nodes.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	ExtraConfig Config `json:"extraConfig,omitempty"`
+	// Pools are groups of nodes with the same roles and shape.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=50
+	// +listType=map
+	// +listMapKey=name
+	Pools []Pool `json:"pools"`
+	// Listeners are where clients connect. The two listeners that Castellan itself uses
+	// (CONTROLLER and INTERNAL, mutual TLS) are always there and not listed.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	Listeners []Listener `json:"listeners,omitempty"`
+	// Authorization of client requests.
+	// +optional
+	Authorization *Authorization `json:"authorization,omitempty"`
+	// Rollout says how changes reach the nodes.
+	// +optional
+	Rollout Rollout `json:"rollout,omitempty"`
+	// DeletionPolicy says what happens to the data when this object is deleted.
+	// +kubebuilder:default=Retain
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+	// State Stopped stops all nodes in order and keeps their data; Running starts them again.
+	// +kubebuilder:default=Running
+	// +optional
+	State RunState `json:"state,omitempty"`
+	// Paused makes the operator observe and report only.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+}
+
+// DeletionPolicy says what happens to data.
+// +kubebuilder:validation:Enum=Retain;Delete
+type DeletionPolicy string
+
+// The deletion policies.
+const (
+	DeletionRetain DeletionPolicy = "Retain"
+	DeletionDelete DeletionPolicy = "Delete"
+)
+
+// RunState is whether something shall run.
+// +kubebuilder:validation:Enum=Running;Stopped
+type RunState string
+
+// The run states.
+const (
+	StateRunning RunState = "Running"
+	StateStopped RunState = "Stopped"
+)
+
+// Role is what a Kafka node does (process.roles).
+// +kubebuilder:validation:Enum=broker;controller
+type Role string
+
+// The roles of a Kafka node.
+const (
+	RoleBroker     Role = "broker"
+	RoleController Role = "controller"
+)
+
+// Pool is a group of nodes with the same roles and shape.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.firstNodeID) || (has(self.firstNodeID) && self.firstNodeID == oldSelf.firstNodeID)",message="firstNodeID cannot change: node ids name data on disk"
+type Pool struct {
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=40
+	Name string `json:"name"`
+	// Roles of each node: broker, controller or both (a combined node).
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	// +listType=set
+	Roles []Role `json:"roles"`
+	// Replicas is how many nodes the pool has.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Replicas int32 `json:"replicas"`
+	// FirstNodeID is the first Kafka node id of the pool; ids are never reused. Without
+	// it the pool takes the next free ids.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	FirstNodeID *int32 `json:"firstNodeID,omitempty"`
+	// JVM settings of each node.
+	// +optional
+	JVM JVM `json:"jvm,omitempty"`
+	// Resources of each node: the limits of its process.
+	// +optional
+	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
+	// Volumes hold the node's log directories; the first one also holds the metadata log.
+	// Without any, one volume named data is used.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=map
+	// +listMapKey=name
+	Volumes []Volume `json:"volumes,omitempty"`
+	// Config is over spec.config for the nodes of this pool.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Config Config `json:"config,omitempty"`
+	// Overrides make single nodes different from their pool.
+	// +optional
+	// +kubebuilder:validation:MaxItems=1000
+	// +listType=map
+	// +listMapKey=nodeID
+	Overrides []NodeOverride `json:"overrides,omitempty"`
+	// Placement says where the nodes run: exactly one member is set.
+	// +optional
+	Placement Placement `json:"placement,omitempty"`
+}
+
+// JVM settings of a node.
+type JVM struct {
+	// Heap is the Java heap (-Xms and -Xmx). Default 1Gi for brokers, 512Mi for
+	// controllers.
+	// +optional
+	Heap *resource.Quantity `json:"heap,omitempty"`
+	// Options are further options of the Java virtual machine. Options that run
+	// commands or load agents are refused.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	Options []string `json:"options,omitempty"`
+}
+
+// Volume is one log directory of a node.
+type Volume struct {
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=40
+	Name string `json:"name"`
+	// Size of the volume; optional on hosts.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
+	// StorageClassName on Kubernetes.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	StorageClassName string `json:"storageClassName,omitempty"`
+	// Path on hosts: the root below which <namespace>/<cluster>/<id>/<volume> is made; it
+	// must lie in one of the host's data roots. Default is the host's first data root.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Path string `json:"path,omitempty"`
+}
+
+// NodeOverride makes one node different from its pool.
+type NodeOverride struct {
+	// +kubebuilder:validation:Minimum=0
+	NodeID int32 `json:"nodeID"`
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Config Config `json:"config,omitempty"`
+	// +optional
+	JVM *JVM `json:"jvm,omitempty"`
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+}
+
+// Placement is a union: where the nodes of a pool run.
+type Placement struct {
+	// Hosts places the nodes on Hosts (the default when nothing is set).
+	// +optional
+	Hosts *HostPlacement `json:"hosts,omitempty"`
+}
+
+// HostPlacement places nodes on Hosts.
+type HostPlacement struct {
+	// Selector of Hosts by label; empty selects every Host that allows the namespace.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	// Names of Hosts, in the order in which nodes are placed.
+	// +optional
+	// +kubebuilder:validation:MaxItems=1000
+	// +listType=set
+	Names []string `json:"names,omitempty"`
+	// MaxPerHost bounds how many nodes of this cluster's pool share a host.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	MaxPerHost int32 `json:"maxPerHost,omitempty"`
+}
+
+// Listener is one place where clients connect.
+type Listener struct {
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=25
+	Name string `json:"name"`
+	// Port that every broker listens on. On a host where it is taken by another node the
+	// next free one of the host's port range is given, once.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+	// TLS encrypts the listener with a certificate of this cluster's CA.
+	// +optional
+	TLS *ListenerTLS `json:"tls,omitempty"`
+	// Authentication of clients.
+	// +optional
+	Authentication Authentication `json:"authentication,omitempty"`
+	// Exposure says from where the listener is reached.
+	// +optional
+	Exposure Exposure `json:"exposure,omitempty"`
+}
+
+// ListenerTLS configures TLS of a listener.
+type ListenerTLS struct{}
+
+// AuthenticationType is how clients prove who they are.
+// +kubebuilder:validation:Enum=None
+type AuthenticationType string
+
+// The ways of authentication.
+const (
+	AuthenticationNone AuthenticationType = "None"
+)
+
+// Authentication of clients at a listener.
+type Authentication struct {
+	// +kubebuilder:default=None
+	// +optional
+	Type AuthenticationType `json:"type,omitempty"`
+}
+
+// ExposureType is from where a listener is reached.
+// +kubebuilder:validation:Enum=Internal;HostAddress
+type ExposureType string
+
+// The kinds of exposure.
+const (
+	ExposureInternal    ExposureType = "Internal"
+	ExposureHostAddress ExposureType = "HostAddress"
+)
+
+// Exposure of a listener.
+type Exposure struct {
+	// +kubebuilder:default=Internal
+	// +optional
+	Type ExposureType `json:"type,omitempty"`
+}
+
+// AuthorizationType is how client requests are allowed.
+// +kubebuilder:validation:Enum=None;ACL
+type AuthorizationType string
+
+// The kinds of authorization. None allows what no ACL forbids; ACL forbids what no ACL allows.
+const (
+	AuthorizationNone AuthorizationType = "None"
+	AuthorizationACL  AuthorizationType = "ACL"
+)
+
+// Authorization of client requests. The listeners CONTROLLER and INTERNAL are always
+// limited to Castellan and the cluster's own nodes.
+type Authorization struct {
+	// +kubebuilder:default=None
+	// +optional
+	Type AuthorizationType `json:"type,omitempty"`
+}
+
+// Rollout says how changes reach the nodes.
+type Rollout struct {
+	// MaxUnavailable is how many brokers of one rack may restart together: a number, a
+	// percentage of all brokers, or Rack (a whole rack). Partition checks always hold on top.
+	// +kubebuilder:default=1
+	// +optional
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+}
+
+// Types of conditions of a KafkaCluster, in the sense of kstatus.
+const (
+	// ConditionAccepted is False while the newest spec has errors; the last good one stays in force.
+	ConditionAccepted = "Accepted"
+	// ConditionReady is True when the newest generation is fully in force and every partition is served.
+	ConditionReady = "Ready"
+	// ConditionAvailable is False when a partition has no leader or is under min ISR.
+	ConditionAvailable = "Available"
+	// ConditionReconciling is True while something is being changed, with what and why.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when something blocks, with what the user can do.
+	ConditionStalled = "Stalled"
+)
+
+// KafkaClusterStatus says what runs.
+type KafkaClusterStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// +optional
+	ClusterID string `json:"clusterID,omitempty"`
+	// Version is the lowest version that a node runs.
+	// +optional
+	Version string `json:"version,omitempty"`
+	// +optional
+	MetadataVersion string `json:"metadataVersion,omitempty"`
+	// Revision is the ClusterRevision in force.
+	// +optional
+	Revision string `json:"revision,omitempty"`
+	// +optional
+	Nodes NodeCounts `json:"nodes,omitempty"`
+	// +optional
+	Quorum *QuorumStatus `json:"quorum,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Listeners []ListenerStatus `json:"listeners,omitempty"`
+	// Doing is one short phrase: what is going on.
+	// +optional
+	Doing string `json:"doing,omitempty"`
+}
+
+// NodeCounts counts the nodes of a cluster.
+type NodeCounts struct {
+	Desired int32 `json:"desired"`
+	Ready   int32 `json:"ready"`
+	// Updated nodes run what the newest accepted spec wants.
+	Updated int32 `json:"updated"`
+}
+
+// QuorumStatus is the KRaft quorum as Kafka describes it.
+type QuorumStatus struct {
+	Leader int32 `json:"leader"`
+	Epoch  int32 `json:"epoch"`
+	// +listType=atomic
+	Voters []int32 `json:"voters"`
+	// +optional
+	// +listType=atomic
+	Observers []int32 `json:"observers,omitempty"`
+}
+
+// ListenerStatus says how clients reach a listener.
+type ListenerStatus struct {
+	Name             string `json:"name"`
+	BootstrapServers string `json:"bootstrapServers"`
+	// CASecretRef names the Secret of this namespace whose key ca.crt clients trust.
+	// +optional
+	CASecretRef *corev1.LocalObjectReference `json:"caSecretRef,omitempty"`
+}
