@@ -28,13 +28,13 @@ const (
 
 // Files below the folder of a node's process, which is the supervisor's working directory.
 const (
-	StaticFile             = "node.json"             // Static; a change is a restart
-	LiveFile               = "live.json"             // Live; re-read when it changes
-	TLSDir                 = "tls"                   // the node's Secret, see the names below
-	Socket                 = "node.sock"             // GET /livez /readyz /report /metrics
-	TerminationMessageFile = "termination.json"      // api.ExitStatus of the last end
+	StaticFile             = "node.json"               // Static; a change is a restart
+	LiveFile               = "live.json"               // Live; re-read when it changes
+	TLSDir                 = "tls"                     // the node's Secret, see the names below
+	Socket                 = "node.sock"               // GET /livez /readyz /report /metrics
+	TerminationMessageFile = "termination.json"        // api.ExitStatus of the last end
 	PropertiesFile         = "kafka/server.properties" // rendered by the supervisor
-	LogDir                 = "logs"                  // Kafka's own logs, rotated
+	LogDir                 = "logs"                    // Kafka's own logs, rotated
 )
 
 // Keys of a node's Secret, which are file names in TLSDir.

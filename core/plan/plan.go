@@ -1,0 +1,77 @@
+package plan
+
+import (
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+)
+
+// Plan is what to do next, in order, what blocks, and when to look again.
+type Plan struct {
+	// Steps to do now, in this order. A step that fails ends the pass.
+	Steps []Step
+	// Blocked says what must happen first, for a person.
+	Blocked []Block
+	// Upcoming are the steps that will follow as far as they can be foreseen, for display only.
+	Upcoming []Step
+	// Again is how long to wait at most before looking again without an event; zero
+	// means only the ordinary resync.
+	Again time.Duration
+}
+
+// Done says that nothing is to be done or waited for.
+func (p Plan) Done() bool {
+	return len(p.Steps) == 0 && len(p.Blocked) == 0 && len(p.Upcoming) == 0
+}
+
+// Block is a reason to wait.
+type Block struct {
+	// Node that waits; -1 for the whole cluster.
+	Node int32
+	// Reason is one CamelCase word.
+	Reason string
+	// Message is a sentence: what is waited for, and what a user can do when it does not come.
+	Message string
+	// Stalled is true when it will not go away by itself.
+	Stalled bool
+}
+
+// Kind of a Step.
+type Kind string
+
+// The kinds of steps. Steps on nodes write a KafkaNode's spec; the others talk to Kafka
+// or record a fact.
+const (
+	CreateNode      Kind = "CreateNode"      // make the KafkaNode with its claims
+	AnswerStorage   Kind = "AnswerStorage"   // answer a supervisor's nonce
+	RecordClusterID Kind = "RecordClusterID" // into the newest ClusterRevision
+	UpdateProcess   Kind = "UpdateProcess"   // the permission to restart
+	UpdateLive      Kind = "UpdateLive"      // everything of a node that never restarts it
+	StopNode        Kind = "StopNode"        // state Stopped
+	StartNode       Kind = "StartNode"       // state Running
+	DeleteNode      Kind = "DeleteNode"      // remove the KafkaNode object; its data stays unless told
+	SetConfig       Kind = "SetConfig"       // dynamic configuration in Kafka
+	AddVoter        Kind = "AddVoter"        // KIP-853 AddRaftVoter
+	RemoveVoter     Kind = "RemoveVoter"     // KIP-853 RemoveRaftVoter
+	ElectLeaders    Kind = "ElectLeaders"    // preferred leaders
+)
+
+// Step is one act with its reason. Only the members of its kind are set.
+type Step struct {
+	Kind Kind
+	// Node that it concerns; -1 for the cluster.
+	Node   int32
+	Reason string
+
+	// Spec is the whole wanted KafkaNode spec (CreateNode, AnswerStorage, UpdateProcess,
+	// UpdateLive, StopNode, StartNode).
+	Spec *api.KafkaNodeSpec
+	// ClusterID to record (RecordClusterID).
+	ClusterID string
+	// Set and Delete keys (SetConfig); Node -1 is the cluster-wide resource.
+	Set    map[string]string
+	Delete []string
+	// DirectoryID of a voter (AddVoter, RemoveVoter), Endpoint its CONTROLLER listener.
+	DirectoryID string
+	Endpoint    string
+}

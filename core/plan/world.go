@@ -1,0 +1,120 @@
+// Package plan decides the next steps towards a Model: which node may change now and why,
+// what blocks, and when to look again. It is computed afresh on every pass from facts; it
+// remembers nothing and touches nothing.
+package plan
+
+import (
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+)
+
+// World is every fact that a plan rests on, read in one pass.
+type World struct {
+	// ClusterID as recorded in the newest revision or in the spec; empty before a bootstrap.
+	ClusterID string
+	// Revision that the Model was resolved from.
+	Revision string
+	// OwnedKeys are the cluster-wide dynamic keys that Castellan has set, see ClusterRevision.
+	OwnedKeys []string
+	Nodes     []Node
+	Hosts     []Host
+	Kafka     Kafka
+	// Fresh holds unused random ids for a bootstrap: one for the cluster and enough
+	// directory ids for its controllers (Kafka's base64 uuids).
+	Fresh Fresh
+	// Accept lists node ids whose loss of data a user has accepted (annotation
+	// castellan.dev/accept-data-loss on the KafkaCluster).
+	Accept []int32
+}
+
+// Fresh are random ids drawn by the shell for this pass.
+type Fresh struct {
+	ClusterID    string
+	DirectoryIDs []string
+}
+
+// Node is a KafkaNode with its facts as just read (not as last written to its status).
+type Node struct {
+	Spec   api.KafkaNodeSpec
+	Status api.KafkaNodeStatus
+	// Rack of the node.
+	Rack string
+	// CertificateReady says that the node's Secret exists.
+	CertificateReady bool
+}
+
+// Host is a Host with what is claimed on it.
+type Host struct {
+	Name      string
+	Spec      api.HostSpec
+	Labels    map[string]string
+	Reachable bool
+	// Claimed ports with their owners.
+	Claimed map[int32]string
+	// Nodes of any cluster that run there.
+	Nodes int
+}
+
+// Kafka is the cluster as Kafka itself describes it.
+type Kafka struct {
+	// Known is false when Kafka could not be read in this pass; Why then says why, and
+	// nothing else is to be believed.
+	Known bool
+	Why   string
+	// PartitionsKnown is false when only controllers answered.
+	PartitionsKnown bool
+	ClusterID       string
+	ControllerID    int32
+	Brokers         []Broker
+	Quorum          Quorum
+	Topics          []Topic
+	// ClusterConfig is the dynamic cluster-wide configuration
+	// (DYNAMIC_DEFAULT_BROKER_CONFIG), without sensitive values.
+	ClusterConfig map[string]string
+	// BrokerConfig is the dynamic configuration of single brokers (DYNAMIC_BROKER_CONFIG).
+	BrokerConfig map[int32]map[string]string
+	// Features are the finalized feature levels, by name.
+	Features map[string]int16
+	// MetadataVersion is the finalized one as Kafka writes it, for example 4.3-IV0.
+	MetadataVersion string
+}
+
+// Broker is a registered broker.
+type Broker struct {
+	ID     int32
+	Fenced bool
+	Rack   string
+}
+
+// Quorum is the KRaft quorum (DescribeQuorum).
+type Quorum struct {
+	Leader      int32
+	LeaderEpoch int32
+	HighWater   int64
+	Voters      []Replica
+	Observers   []Replica
+}
+
+// Replica is a voter or observer of the metadata log. DirectoryID is empty for a static quorum.
+type Replica struct {
+	ID          int32
+	DirectoryID string
+	LogEnd      int64
+	// LastCaughtUp is how long ago the leader saw it caught up; negative when unknown.
+	LastCaughtUp time.Duration
+}
+
+// Topic holds partitions in partition order.
+type Topic struct {
+	Name       string
+	MinISR     int
+	Partitions []Partition
+}
+
+// Partition of a topic. Leader is -1 without one.
+type Partition struct {
+	Leader   int32
+	Replicas []int32
+	ISR      []int32
+}
