@@ -5,17 +5,9 @@ set -eu
 cd "$(dirname "$0")"
 
 # The oldest Kafka that Castellan runs: what compiles against it does not use what it lacks.
-kafka=3.9.2
-deps="${CASTELLAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/castellan}/sslengine/$kafka"
+deps="$(./deps.sh 3.9.2)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-
-if [ ! -d "$deps" ]; then
-	mkdir -p "$(dirname "$deps")"
-	sed "s/KAFKA_VERSION/$kafka/" pom.xml >"$work/pom.xml"
-	mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies -DoutputDirectory="$work/deps"
-	mv "$work/deps" "$deps"
-fi
 
 export LC_ALL=C
 javac --release 11 -Xlint:all -Werror -proc:none -g:source,lines -cp "$deps/*" -d "$work/classes" java/dev/castellan/kafka/*.java

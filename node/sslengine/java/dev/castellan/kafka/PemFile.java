@@ -87,6 +87,11 @@ final class PemFile {
         return content == null ? "" : content.digest;
     }
 
+    @Override
+    public String toString() {
+        return path.toString();
+    }
+
     private static BasicFileAttributes stat(Path path) throws IOException {
         return Files.readAttributes(path, BasicFileAttributes.class);
     }

@@ -18,6 +18,8 @@ import java.util.HashMap;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 import javax.net.ssl.SSLEngine;
 
@@ -50,7 +52,7 @@ public final class ReloadingSslEngineFactory implements SslEngineFactory {
     private PemFile trustFile;
     private Password keyPassword;
     private volatile Stores inForce;
-    private String complaint; // guarded by this
+    private String complaint; // which bad content was complained about; null while the files are good; guarded by this
 
     /** What the files held at one moment, and the factory made from it. */
     private static final class Stores {
@@ -77,8 +79,8 @@ public final class ReloadingSslEngineFactory implements SslEngineFactory {
         keyPassword = (Password) configs.get(SslConfigs.SSL_KEY_PASSWORD_CONFIG);
         try {
             inForce = load(PemFile.read(keyFile), PemFile.read(trustFile));
-        } catch (IOException | GeneralSecurityException e) {
-            throw new KafkaException("load TLS files: " + e.getMessage(), e);
+        } catch (IOException | GeneralSecurityException | KafkaException e) {
+            throw new KafkaException("load TLS files " + reason(e), e);
         }
     }
 
@@ -93,19 +95,17 @@ public final class ReloadingSslEngineFactory implements SslEngineFactory {
     }
 
     /**
-     * True if the configuration differs, or if the files differ from what is in force. New content is deliberately not
-     * taken in here: Kafka then makes and checks a new factory from it, so that whoever altered the configuration is told
-     * when the files are bad.
+     * True if the configuration differs, or if the files cannot be used: Kafka then makes a factory from them, fails, and
+     * tells why. Usable new files are simply taken in, so that a reconfiguration has nothing to do twice.
      */
     @Override
     public boolean shouldBeRebuilt(Map<String, Object> nextConfigs) {
         if (!configs.equals(nextConfigs)) {
             return true;
         }
-        try {
-            return !inForce.sameBytes(PemFile.read(keyFile), PemFile.read(trustFile));
-        } catch (IOException e) {
-            return true;
+        current();
+        synchronized (this) {
+            return complaint != null;
         }
     }
 
@@ -177,9 +177,18 @@ public final class ReloadingSslEngineFactory implements SslEngineFactory {
     private void complain(String attempt, Exception e) {
         if (!attempt.equals(complaint)) {
             complaint = attempt;
-            LOG.error("TLS files changed but cannot be used, new connections keep {}: {}",
-                describe(inForce.engines), e.getMessage(), e);
+            LOG.error("TLS files changed but cannot be used: {}. New connections keep {}", reason(e), describe(inForce.engines));
         }
+    }
+
+    /** Names the files and the innermost cause: Kafka's outer ones say only that something is invalid. */
+    private String reason(Throwable e) {
+        Throwable cause = e;
+        while (cause.getCause() != null) {
+            cause = cause.getCause();
+        }
+        String files = Stream.of(keyFile, trustFile).filter(Objects::nonNull).map(PemFile::toString).collect(Collectors.joining(", "));
+        return files + ": " + cause;
     }
 
     /** Hands the bytes over inline: what was digested is what is used, whatever happens to the files meanwhile. */
@@ -239,7 +248,6 @@ public final class ReloadingSslEngineFactory implements SslEngineFactory {
     }
 
     private static String name(X509Certificate leaf) {
-        Objects.requireNonNull(leaf, "leaf");
         return "certificate " + leaf.getSerialNumber().toString(16) + " of " + leaf.getSubjectX500Principal()
             + " from " + leaf.getIssuerX500Principal() + " until " + leaf.getNotAfter().toInstant();
     }
