@@ -1,0 +1,161 @@
+package host
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
+)
+
+// Reasons that this package gives beside those of agent and supervisor.
+const (
+	ReasonHostSilent   = "HostSilent" // the agent's Lease has expired
+	ReasonNoProcess    = "NoProcess"  // the host has not been told to run the node
+	ReasonNoAnswer     = "NoAnswer"   // the supervisor runs and does not answer
+	ReasonBadReport    = "BadReport"  // the supervisor's report cannot be read
+	ReasonExited       = "Exited"     // the process ended and will be started again
+	ReasonStopping     = "Stopping"   // the process was told to end
+	ReasonStopped      = "Stopped"    // as asked
+	ReasonNotYetTaken  = "Pending"    // the agent has not looked at the process yet
+	ReasonStartingNode = "Starting"   // the supervisor has not said anything yet
+)
+
+// Facts is what a HostProcess tells of its node; process is nil when there is none, alive
+// says whether the agent's Lease is in force. Without a living agent nothing is known for
+// certain: the last facts stay, the state is Unknown. ObservedGeneration is left to the
+// caller, who knows which generation of the node the HostProcess was made from.
+func Facts(node api.KafkaNode, process *api.HostProcess, alive bool) api.KafkaNodeStatus {
+	status := api.KafkaNodeStatus{Roles: roles(node.Spec.Roles)}
+	if process == nil {
+		status.State, status.Reason = api.NodePending, ReasonNoProcess
+		status.Message = fmt.Sprintf("host %s has not been told to run this node yet", node.Spec.Host)
+		return status
+	}
+	found := process.Status
+	status.LastExit, status.Restarts = found.LastExit.DeepCopy(), found.Restarts
+	report, reportErr := readReport(found)
+	addReport(&status, report)
+	addState(&status, found, report, reportErr)
+	if !alive {
+		status.State, status.Ready, status.Reason = api.NodeUnknown, false, ReasonHostSilent
+		status.Message = fmt.Sprintf("the agent of host %s is silent: what is shown is what it last said; check the host and its castellan agent", node.Spec.Host)
+	}
+	return status
+}
+
+// roles is the table's word for a set of roles.
+func roles(set []api.Role) string {
+	switch {
+	case slices.Contains(set, api.RoleBroker) && slices.Contains(set, api.RoleController):
+		return "combined"
+	case len(set) == 0:
+		return ""
+	default:
+		return string(set[0])
+	}
+}
+
+func readReport(found api.HostProcessStatus) (*layout.Report, error) {
+	if found.Report == "" {
+		return nil, nil
+	}
+	var report layout.Report
+	if err := json.Unmarshal([]byte(found.Report), &report); err != nil {
+		return nil, fmt.Errorf("read the supervisor's report: %w", err)
+	}
+	return &report, nil
+}
+
+// addReport copies what stays true whatever the state of the process.
+func addReport(status *api.KafkaNodeStatus, report *layout.Report) {
+	if report == nil {
+		return
+	}
+	status.Version, status.Rack = report.Version, report.Rack
+	status.Nonce, status.Volumes = report.Nonce, report.Volumes
+	status.CertificateDigest = report.CertificateDigest
+	if report.StartedAt != nil {
+		status.Process = &api.ProcessStatus{Hash: report.ProcessHash, PID: report.PID, StartedAt: *report.StartedAt}
+	}
+}
+
+func addState(status *api.KafkaNodeStatus, found api.HostProcessStatus, report *layout.Report, reportErr error) {
+	status.Reason, status.Message = found.Reason, found.Message
+	switch found.State {
+	case api.ProcessRunning:
+		addRunning(status, found, report, reportErr)
+	case api.ProcessBackoff:
+		status.State, status.Reason = api.NodeFailed, firstNonEmpty(exitReason(found.LastExit), found.Reason, ReasonExited)
+		status.Message = firstNonEmpty(found.Message, describeExit(found.LastExit))
+	case api.ProcessStopping:
+		status.State, status.Reason = api.NodeStopping, firstNonEmpty(found.Reason, ReasonStopping)
+	case api.ProcessStopped:
+		status.State, status.Reason = api.NodeStopped, firstNonEmpty(found.Reason, ReasonStopped)
+	default:
+		status.State, status.Reason = api.NodePending, firstNonEmpty(found.Reason, ReasonNotYetTaken)
+	}
+}
+
+func addRunning(status *api.KafkaNodeStatus, found api.HostProcessStatus, report *layout.Report, reportErr error) {
+	if reportErr != nil {
+		status.State, status.Reason = api.NodeStarting, ReasonBadReport
+		status.Message = reportErr.Error() + ": the supervisor may be of another version than the operator"
+		return
+	}
+	if report == nil {
+		status.State, status.Reason = api.NodeStarting, firstNonEmpty(found.Reason, ReasonStartingNode)
+		status.Message = firstNonEmpty(found.Message, restartLine(found))
+		return
+	}
+	status.State, status.Ready = report.State, report.Ready && found.Ready
+	status.Reason = firstNonEmpty(report.Reason, found.Reason)
+	status.Message = firstNonEmpty(report.Message, found.Message, restartLine(found))
+	if report.Ready && !found.Ready {
+		status.State, status.Reason = api.NodeStarting, firstNonEmpty(found.Reason, ReasonNoAnswer)
+		status.Message = firstNonEmpty(found.Message, "the supervisor runs but does not answer on its socket")
+	}
+}
+
+// restartLine says why the running process is not the one that was started by plan. The
+// agent forgets the exit with the next start that was asked for.
+func restartLine(found api.HostProcessStatus) string {
+	if found.LastExit == nil || found.StartedAt == nil || found.StartedAt.Before(&found.LastExit.At) {
+		return ""
+	}
+	return fmt.Sprintf("restarted at %s: %s", found.StartedAt.UTC().Format(time.RFC3339), describeExit(found.LastExit))
+}
+
+func exitReason(exit *api.ExitStatus) string {
+	if exit == nil {
+		return ""
+	}
+	return exit.Reason
+}
+
+// describeExit is one line.
+func describeExit(exit *api.ExitStatus) string {
+	switch {
+	case exit == nil:
+		return ""
+	case exit.Message != "":
+		line, _, _ := strings.Cut(exit.Message, "\n")
+		return line
+	case exit.Code > 128:
+		return fmt.Sprintf("the process was killed (signal %d)", exit.Code-128)
+	default:
+		return fmt.Sprintf("the process exited with code %d", exit.Code)
+	}
+}
+
+func firstNonEmpty(texts ...string) string {
+	for _, text := range texts {
+		if text != "" {
+			return text
+		}
+	}
+	return ""
+}
