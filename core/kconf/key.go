@@ -1,0 +1,140 @@
+package kconf
+
+import "strings"
+
+// Type is how Kafka parses a value (ConfigDef.Type).
+type Type string
+
+// The types of Kafka's ConfigDef.
+const (
+	Boolean  Type = "Boolean"
+	Int      Type = "Int"
+	Short    Type = "Short"
+	Long     Type = "Long"
+	Double   Type = "Double"
+	String   Type = "String"
+	List     Type = "List"
+	Password Type = "Password"
+	Class    Type = "Class"
+)
+
+// UpdateMode says whether a running node takes a new value.
+type UpdateMode int
+
+const (
+	// ReadOnly keys take effect only at a restart.
+	ReadOnly UpdateMode = iota
+	// PerBroker keys change live, but only for one named node; Kafka refuses them as a cluster default.
+	PerBroker
+	// ClusterWide keys change live as a cluster default, and for one named node unless Key.ClusterOnly says otherwise.
+	ClusterWide
+)
+
+func (m UpdateMode) String() string {
+	switch m {
+	case PerBroker:
+		return "per-broker"
+	case ClusterWide:
+		return "cluster-wide"
+	default:
+		return "read-only"
+	}
+}
+
+// Roles is a set of process roles.
+type Roles uint8
+
+// The process roles of KRaft.
+const (
+	Broker Roles = 1 << iota
+	Controller
+	Both = Broker | Controller
+)
+
+// Overlap reports whether the two sets share a role.
+func (r Roles) Overlap(other Roles) bool { return r&other != 0 }
+
+func (r Roles) String() string {
+	switch r {
+	case Broker:
+		return "broker"
+	case Controller:
+		return "controller"
+	case Both:
+		return "broker,controller"
+	default:
+		return "none"
+	}
+}
+
+// Valid is what Kafka's validator accepts beyond the type. The zero value accepts everything of the type.
+type Valid struct {
+	Min, Max   string   // inclusive decimal bounds, empty for none
+	Or         string   // one more accepted number outside the bounds
+	OneOf      []string // accepted words, for a List accepted elements
+	IgnoreCase bool     // OneOf is compared without case
+	NonEmpty   bool     // an empty string or list is refused
+	Unique     bool     // a list must hold no element twice and no blank one (Kafka 4.2 and newer)
+	Text       string   // Kafka's own words when its validator is code; not checked here
+}
+
+// String says what is accepted, for a message; empty when there is no rule.
+func (v Valid) String() string {
+	switch {
+	case len(v.OneOf) > 0:
+		return "one of " + strings.Join(v.OneOf, ", ")
+	case v.Min != "" && v.Max != "" && v.Or != "":
+		return v.Min + " to " + v.Max + ", or " + v.Or
+	case v.Min != "" && v.Max != "":
+		return v.Min + " to " + v.Max
+	case v.Min != "":
+		return v.Min + " or more"
+	case v.Max != "":
+		return v.Max + " or less"
+	case v.NonEmpty:
+		return "not empty"
+	default:
+		return v.Text
+	}
+}
+
+// Ownership says why Castellan sets a key itself and what the user sets instead.
+type Ownership struct {
+	Why     string // completes "Castellan sets it itself: …"
+	Instead string // the field of a KafkaCluster, or the act, that governs it; empty when nothing does
+}
+
+// Key is one configuration key of one Kafka version, as it stands for a node that Castellan runs.
+type Key struct {
+	Name       string
+	Type       Type
+	Default    string
+	HasDefault bool // false when Kafka's default is null or derived from another key
+	Valid      Valid
+	// UpdateMode is what really happens on a running node, which for some keys is less than Kafka's print promises: see reviewMode.
+	UpdateMode UpdateMode
+	// ClusterOnly marks a live key that must never differ between nodes.
+	ClusterOnly bool
+	Roles       Roles
+	Internal    bool // Kafka keeps it out of its documentation
+	Deprecated  bool
+	Owned       *Ownership // nil for a key the user may set
+
+	listenerDynamic bool // live under listener.name.<listener>., and only there
+}
+
+// Dynamic reports whether a running node takes a new value without a restart.
+func (k Key) Dynamic() bool { return k.UpdateMode != ReadOnly }
+
+// TopicKey is a key of a topic's own configuration.
+type TopicKey struct {
+	Key
+	// BrokerKeys give its default, the strongest first; empty when no broker key does.
+	BrokerKeys []string
+}
+
+// Source names what a table was generated from.
+type Source struct {
+	Version string // the Kafka release
+	SHA256  string // over the release's own jars that define keys
+}
