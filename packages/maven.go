@@ -1,0 +1,201 @@
+package packages
+
+import (
+	"bufio"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	copyGoal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
+	// A whole assembly takes ten seconds; with an empty repository on a slow line, minutes.
+	mvnTotal = 30 * time.Minute
+	// mvn prints a line per file, and nothing while it downloads a large one.
+	mvnIdle = 5 * time.Minute
+)
+
+// assemble has mvn fetch the lock's artifacts and makes the archive of them in folder.
+func (s *Store) assemble(ctx context.Context, l Lock, folder string, r *reporter) (string, error) {
+	if err := s.needSpace("assemble "+l.Product+" "+l.Version, 2*l.Size()); err != nil {
+		return "", err
+	}
+	jars := filepath.Join(folder, "jars")
+	if err := s.fetchJars(ctx, l, folder, jars, r); err != nil {
+		return "", err
+	}
+	r.say("writing the archive of %s %s (%d jars, %s)", l.Product, l.Version, len(l.Entries), inMiB(l.Size()))
+	file := filepath.Join(folder, "archive")
+	out, err := os.Create(file)
+	if err != nil {
+		return "", fmt.Errorf("create archive: %w", err)
+	}
+	if err := errors.Join(l.WriteArchive(ctx, out, jars), out.Sync(), out.Close()); err != nil {
+		return "", fmt.Errorf("write archive: %w", err)
+	}
+	return file, nil
+}
+
+// fetchJars goes round a damaged local Maven repository: that is the user's, so it is not touched.
+func (s *Store) fetchJars(ctx context.Context, l Lock, folder, jars string, r *reporter) error {
+	if err := s.runMvn(ctx, l, folder, jars, r); err != nil {
+		return err
+	}
+	bad, err := l.damaged(ctx, jars)
+	if err != nil || len(bad) == 0 {
+		return err
+	}
+	r.say("%v; fetching again without the local Maven repository", bad[0])
+	if err := os.RemoveAll(jars); err != nil {
+		return fmt.Errorf("remove damaged jars: %w", err)
+	}
+	if err := s.runMvn(ctx, l, folder, jars, r, "-Dmaven.repo.local="+filepath.Join(folder, "repository")); err != nil {
+		return errors.Join(append(bad, err)...)
+	}
+	if bad, err = l.damaged(ctx, jars); err != nil {
+		return err
+	}
+	return errors.Join(bad...)
+}
+
+// runMvn runs mvn in its own process group, so that ending it ends the JVM behind the script too.
+func (s *Store) runMvn(ctx context.Context, l Lock, folder, jars string, r *reporter, more ...string) error {
+	mvn, err := exec.LookPath(s.mvn())
+	if err != nil {
+		return fmt.Errorf("there is no mvn to fetch %s %s with: install Maven 3.6.3 or newer, or add a source with the url of an archive: %w", l.Product, l.Version, err)
+	}
+	pom := filepath.Join(folder, "pom.xml")
+	if err := os.WriteFile(pom, []byte(l.pom(jars)), 0o600); err != nil {
+		return fmt.Errorf("write pom: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, mvnTotal, fmt.Errorf("mvn took longer than %s", mvnTotal))
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	args := append([]string{"-B", "-U", "-Dstyle.color=never", "-f", pom}, more...)
+	cmd := exec.CommandContext(ctx, mvn, append(args, copyGoal)...) //nolint:gosec // the operator of this machine chooses mvn
+	cmd.Dir = folder
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	r.say("asking mvn for the %d artifacts of %s %s", len(l.Entries), l.Product, l.Version)
+	return watchMvn(ctx, cmd, stop, r)
+}
+
+func watchMvn(ctx context.Context, cmd *exec.Cmd, stop context.CancelCauseFunc, r *reporter) error {
+	// A pipe of our own: Wait must not close it before the last line is read.
+	read, write := io.Pipe()
+	cmd.Stdout, cmd.Stderr = write, write
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start mvn: %w", err)
+	}
+	idle := time.AfterFunc(mvnIdle, func() { stop(fmt.Errorf("mvn said nothing for %s", mvnIdle)) })
+	defer idle.Stop()
+	output := make(chan *mvnOutput)
+	go func() {
+		output <- followMvn(read, func() { idle.Reset(mvnIdle) }, r)
+	}()
+	err := cmd.Wait()
+	_ = write.Close()
+	said := <-output
+	if ctx.Err() != nil {
+		return fmt.Errorf("mvn was ended: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("mvn failed (%w): check its network access and settings; it said: %s", err, said.why())
+	}
+	return nil
+}
+
+// mvnOutput keeps the lines that say why mvn failed.
+type mvnOutput struct {
+	errors, last []string
+	downloaded   int
+}
+
+const keptLines = 8
+
+func followMvn(in io.Reader, alive func(), r *reporter) *mvnOutput {
+	out := &mvnOutput{}
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		alive()
+		out.take(strings.TrimSpace(lines.Text()), r)
+	}
+	// A line too long for the scanner must not block mvn.
+	_, _ = io.Copy(io.Discard, in)
+	return out
+}
+
+func (o *mvnOutput) take(line string, r *reporter) {
+	if len(line) > 400 {
+		line = line[:400] + "…"
+	}
+	switch {
+	case line == "":
+		return
+	case strings.HasPrefix(line, "[ERROR]") && len(o.errors) < keptLines:
+		o.errors = append(o.errors, strings.TrimSpace(strings.TrimPrefix(line, "[ERROR]")))
+	case strings.Contains(line, "Downloaded from "):
+		if o.downloaded++; o.downloaded%25 == 0 {
+			r.say("mvn has downloaded %d files, poms and its own plugins included", o.downloaded)
+		}
+	}
+	if o.last = append(o.last, line); len(o.last) > keptLines {
+		o.last = o.last[1:]
+	}
+}
+
+func (o *mvnOutput) why() string {
+	if len(o.errors) > 0 {
+		return strings.Join(o.errors, " | ")
+	}
+	return strings.Join(o.last, " | ")
+}
+
+// pom asks for exactly the lock's artifacts: the copy goal follows no dependency of theirs.
+func (l Lock) pom(jars string) string {
+	type item struct {
+		Group      string `xml:"groupId"`
+		Artifact   string `xml:"artifactId"`
+		Version    string `xml:"version"`
+		Classifier string `xml:"classifier,omitempty"`
+		Type       string `xml:"type"`
+		File       string `xml:"destFileName"`
+	}
+	type plugin struct {
+		Group    string `xml:"groupId"`
+		Artifact string `xml:"artifactId"`
+		Jars     string `xml:"configuration>outputDirectory"`
+		Items    []item `xml:"configuration>artifactItems>artifactItem"`
+	}
+	project := struct {
+		XMLName   xml.Name `xml:"project"`
+		Model     string   `xml:"modelVersion"`
+		Group     string   `xml:"groupId"`
+		Artifact  string   `xml:"artifactId"`
+		Version   string   `xml:"version"`
+		Packaging string   `xml:"packaging"`
+		Plugin    plugin   `xml:"build>plugins>plugin"`
+	}{
+		Model: "4.0.0", Group: "castellan.local", Artifact: "package", Version: "1", Packaging: "pom",
+		Plugin: plugin{Group: "org.apache.maven.plugins", Artifact: "maven-dependency-plugin", Jars: jars},
+	}
+	for _, e := range l.Entries {
+		project.Plugin.Items = append(project.Plugin.Items, item{e.Group, e.Artifact, e.Version, e.Classifier, "jar", e.File})
+	}
+	text, err := xml.Marshal(project)
+	if err != nil {
+		panic("marshal a pom of plain strings: " + err.Error())
+	}
+	return string(text)
+}
