@@ -190,6 +190,10 @@ type NodeChange struct {
 	Since     metav1.Time `json:"since"`
 	// +optional
 	FromRevision string `json:"fromRevision,omitempty"`
+	// WasDown says that the node was not running when it was changed, so that its staying
+	// down says nothing about the change.
+	// +optional
+	WasDown bool `json:"wasDown,omitempty"`
 }
 
 // NodeState is the state of a KafkaNode in one word.

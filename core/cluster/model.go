@@ -112,3 +112,6 @@ type Catalog struct {
 	Packages []api.Package
 	Hosts    []api.Host
 }
+
+// WholeRack as rollout.maxUnavailable lets all brokers of a rack restart together.
+const WholeRack = "Rack"

@@ -23,6 +23,8 @@ type World struct {
 	// Fresh holds unused random ids for a bootstrap: one for the cluster and enough
 	// directory ids for its controllers (Kafka's base64 uuids).
 	Fresh Fresh
+	// Certificates as they now stand in the nodes' Secrets.
+	Certificates map[int32]api.NodeCertificates
 	// Accept lists node ids whose loss of data a user has accepted (annotation
 	// castellan.dev/accept-data-loss on the KafkaCluster).
 	Accept []int32
@@ -40,8 +42,6 @@ type Node struct {
 	Status api.KafkaNodeStatus
 	// Rack of the node.
 	Rack string
-	// CertificateReady says that the node's Secret exists.
-	CertificateReady bool
 }
 
 // Host is a Host with what is claimed on it.

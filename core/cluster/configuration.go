@@ -1,0 +1,160 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/kconf"
+)
+
+// configuration checks every configuration of the spec, on its own and together.
+func (r *resolver) configuration() {
+	r.configAt("spec.config", r.spec.Config, false)
+	for _, key := range slices.Sorted(maps.Keys(r.spec.ExtraConfig)) {
+		r.kconfProblems("spec.extraConfig["+key+"]", r.table.ValidateExtra(key, string(r.spec.ExtraConfig[key])))
+	}
+	for i := range r.spec.Pools {
+		p := &r.spec.Pools[i]
+		r.configAt(fmt.Sprintf("spec.pools[%d].config", i), p.Config, true)
+		r.shadowed(fmt.Sprintf("spec.pools[%d].config", i), p.Config, p)
+		for j := range p.Overrides {
+			path := fmt.Sprintf("spec.pools[%d].overrides[%d].config", i, j)
+			r.configAt(path, p.Overrides[j].Config, true)
+			r.shadowed(path, p.Overrides[j].Config, p)
+		}
+	}
+	r.replication()
+}
+
+func (r *resolver) configAt(path string, config api.Config, perNode bool) {
+	for _, key := range slices.Sorted(maps.Keys(config)) {
+		at := path + "[" + key + "]"
+		value := string(config[key])
+		if notText(value) {
+			r.fail(at, "the value is a list or an object, but Kafka's values are text", "write it as text, for example \"a,b\"")
+			continue
+		}
+		problems := r.table.Validate(key, value)
+		r.kconfProblems(at, problems)
+		if k, ok := r.table.Key(key); ok && perNode && k.ClusterOnly {
+			r.fail(at, key+" must be the same on all nodes", "set it in spec.config")
+		}
+	}
+}
+
+// notText says whether a value was no scalar in the object (see api.ConfigValue).
+func notText(value string) bool {
+	if value == "null" {
+		return true
+	}
+	if !strings.HasPrefix(value, "{") && !strings.HasPrefix(value, "[") {
+		return false
+	}
+	return json.Valid([]byte(value))
+}
+
+// shadowed refuses a controller's own value of a key whose cluster-wide value would win.
+func (r *resolver) shadowed(path string, config api.Config, p *api.Pool) {
+	if slices.Contains(p.Roles, api.RoleBroker) {
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(config)) {
+		k, ok := r.table.Key(key)
+		if _, wide := r.spec.Config[key]; ok && wide && k.Dynamic() {
+			r.fail(path+"["+key+"]", key+" is also in spec.config, whose cluster-wide value would win on a controller", "set it in one place only")
+		}
+	}
+}
+
+func (r *resolver) kconfProblems(path string, problems []kconf.Problem) {
+	for _, p := range problems {
+		r.problems = append(r.problems, Problem{Path: path, Severity: Severity(p.Severity), Reason: p.Reason, Remedy: p.Remedy})
+	}
+}
+
+// replicationKeys are configurations that count brokers.
+func replicationKeys() []string {
+	return []string{
+		"default.replication.factor", "offsets.topic.replication.factor", "transaction.state.log.replication.factor",
+		"share.coordinator.state.topic.replication.factor", "min.insync.replicas", "transaction.state.log.min.isr",
+		"share.coordinator.state.topic.min.isr",
+	}
+}
+
+// replication compares what needs brokers with how many there are.
+func (r *resolver) replication() {
+	config := r.defaults()
+	for key, value := range r.spec.Config {
+		config[key] = string(value)
+	}
+	for _, key := range replicationKeys() {
+		n, ok := number(config, key)
+		if ok && n > r.brokers && r.brokers > 0 {
+			r.fail("spec.config["+key+"]", fmt.Sprintf("%d replicas need %d brokers, the pools have %d", n, n, r.brokers), fmt.Sprintf("use at most %d, or more brokers", r.brokers))
+		}
+	}
+	r.minISR(config, "min.insync.replicas", "default.replication.factor")
+	r.minISR(config, "transaction.state.log.min.isr", "transaction.state.log.replication.factor")
+}
+
+func (r *resolver) minISR(config map[string]string, minKey, factorKey string) {
+	least, ok1 := number(config, minKey)
+	factor, ok2 := number(config, factorKey)
+	if !ok1 || !ok2 || r.brokers < 2 {
+		return
+	}
+	path := "spec.config[" + minKey + "]"
+	switch {
+	case least > factor:
+		r.fail(path, fmt.Sprintf("%s %d is above %s %d, so nothing could ever be written with acks=all", minKey, least, factorKey, factor), fmt.Sprintf("use at most %d", max(1, factor-1)))
+	case least == factor && factor > 1:
+		r.warn(path, fmt.Sprintf("%s equals %s: no broker can restart without stopping writes with acks=all, so rolling changes will hold", minKey, factorKey), fmt.Sprintf("use %d", factor-1))
+	}
+}
+
+func number(config map[string]string, key string) (int, bool) {
+	n, err := strconv.Atoi(strings.TrimSpace(config[key]))
+	return n, err == nil
+}
+
+// defaults are the configurations that Castellan gives when the spec does not: three
+// replicas, or as many as there are brokers, and a min ISR that lets one of them restart.
+func (r *resolver) defaults() map[string]string {
+	factor := min(3, r.brokers)
+	least := max(1, factor-1)
+	d := map[string]string{}
+	for _, key := range replicationKeys() {
+		if _, ok := r.table.Key(key); !ok {
+			continue
+		}
+		if strings.HasSuffix(key, "replication.factor") {
+			d[key] = strconv.Itoa(factor)
+		} else {
+			d[key] = strconv.Itoa(least)
+		}
+	}
+	return d
+}
+
+// wide is the configuration of every node, normalized: defaults, spec.config, extraConfig.
+func (r *resolver) wide() map[string]string {
+	out := r.defaults()
+	r.overlay(out, r.spec.Config)
+	r.overlay(out, r.spec.ExtraConfig)
+	return out
+}
+
+func (r *resolver) overlay(onto map[string]string, config api.Config) {
+	for key, value := range config {
+		text := strings.TrimSpace(string(value))
+		if k, ok := r.table.Key(key); ok {
+			text = kconf.Normalize(k.Type, string(value))
+		}
+		onto[key] = text
+	}
+}

@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
+)
+
+// Default Java heaps, in bytes.
+const (
+	brokerHeap     int64 = 1 << 30
+	controllerHeap int64 = 512 << 20
+	smallestHeap   int64 = 128 << 20
+)
+
+// pools checks every pool, counts roles and gives node ids.
+func (r *resolver) pools() {
+	names := map[string]bool{}
+	for i := range r.spec.Pools {
+		p, path := &r.spec.Pools[i], fmt.Sprintf("spec.pools[%d]", i)
+		if names[p.Name] {
+			r.fail(path+".name", fmt.Sprintf("there are two pools named %s", p.Name), "give each its own name")
+		}
+		names[p.Name] = true
+		if slices.Contains(p.Roles, api.RoleBroker) {
+			r.brokers += int(p.Replicas)
+		}
+		if slices.Contains(p.Roles, api.RoleController) {
+			r.controllers += int(p.Replicas)
+		}
+		r.jvm(path+".jvm", p.JVM, p)
+		r.volumes(path, p)
+	}
+	r.quorumSize()
+	r.giveIDs()
+	for i := range r.spec.Pools {
+		r.overrides(i)
+	}
+}
+
+func (r *resolver) quorumSize() {
+	switch {
+	case r.controllers == 0:
+		r.fail("spec.pools", "no pool has the role controller, so nothing would hold the cluster's metadata", "add a pool with roles: [controller], or [broker, controller] for combined nodes")
+	case r.controllers > 1 && r.controllers%2 == 0:
+		r.warn("spec.pools", fmt.Sprintf("%d controllers survive no more failures than %d", r.controllers, r.controllers-1), "use an odd number, usually 3")
+	}
+	if r.brokers == 0 {
+		r.fail("spec.pools", "no pool has the role broker, so no partition could be placed", "add a pool with roles: [broker]")
+	}
+	if r.controllers == 1 && r.brokers > 1 {
+		r.warn("spec.pools", "a single controller is a single point of failure: while it is down nothing can change", "use 3 controllers")
+	}
+}
+
+func (r *resolver) jvm(path string, j api.JVM, p *api.Pool) {
+	for i, option := range j.Options {
+		if why := layout.RefuseJVMOption(option); why != "" {
+			r.fail(fmt.Sprintf("%s.options[%d]", path, i), fmt.Sprintf("%s: %s", option, why), "leave it out")
+		}
+	}
+	if j.Heap != nil && j.Heap.Value() < smallestHeap {
+		r.fail(path+".heap", fmt.Sprintf("%s is too small for Kafka", j.Heap), "use at least 128Mi, usually 1Gi or more")
+	}
+	if limit := p.Resources.Limits.Memory(); !limit.IsZero() && heapOf(j, p) >= limit.Value() {
+		r.fail(path+".heap", fmt.Sprintf("the heap of %s leaves nothing of the memory limit of %s", resource.NewQuantity(heapOf(j, p), resource.BinarySI), limit), "keep the heap to about half of the limit")
+	}
+}
+
+func (r *resolver) volumes(path string, p *api.Pool) {
+	names := map[string]bool{}
+	for i, v := range p.Volumes {
+		at := fmt.Sprintf("%s.volumes[%d]", path, i)
+		if names[v.Name] {
+			r.fail(at+".name", fmt.Sprintf("there are two volumes named %s", v.Name), "give each its own name")
+		}
+		names[v.Name] = true
+		if v.Path != "" && !strings.HasPrefix(v.Path, "/") {
+			r.fail(at+".path", fmt.Sprintf("%s is not absolute", v.Path), "give an absolute path below one of the host's data roots")
+		}
+	}
+}
+
+func (r *resolver) overrides(i int) {
+	p := &r.spec.Pools[i]
+	ids := r.idsOf(p.Name)
+	for j, o := range p.Overrides {
+		path := fmt.Sprintf("spec.pools[%d].overrides[%d]", i, j)
+		if !slices.Contains(ids, o.NodeID) {
+			r.fail(path+".nodeID", fmt.Sprintf("pool %s has no node %d", p.Name, o.NodeID), fmt.Sprintf("its nodes are %s", idWords(ids)))
+		}
+		if o.JVM != nil {
+			r.jvm(path+".jvm", *o.JVM, p)
+		}
+	}
+}
+
+// giveIDs keeps the ids of existing nodes and gives the next free ones to new nodes. An id
+// that was ever given is never given to another pool.
+func (r *resolver) giveIDs() {
+	taken := map[int32]string{}
+	for _, given := range r.in.NodeIDs {
+		r.ids = append(r.ids, api.PoolNodeIDs{Pool: given.Pool, IDs: slices.Clone(given.IDs)})
+		for _, id := range given.IDs {
+			taken[id] = given.Pool
+		}
+	}
+	for i := range r.spec.Pools {
+		if p := &r.spec.Pools[i]; p.FirstNodeID != nil {
+			r.giveFrom(i, p, *p.FirstNodeID, taken, true)
+		}
+	}
+	for i := range r.spec.Pools {
+		if p := &r.spec.Pools[i]; p.FirstNodeID == nil {
+			r.giveFrom(i, p, r.nextFree(p, taken), taken, false)
+		}
+	}
+}
+
+// nextFree is where a pool without firstNodeID goes on counting: after its own highest id,
+// or, for a new pool, at the first id of a free hundred (0 for the first pool).
+func (r *resolver) nextFree(p *api.Pool, taken map[int32]string) int32 {
+	if ids := r.idsOf(p.Name); len(ids) > 0 {
+		return slices.Max(ids) + 1
+	}
+	if len(taken) == 0 {
+		return 0
+	}
+	highest := slices.Max(slices.Collect(maps.Keys(taken)))
+	return (highest/100 + 1) * 100
+}
+
+func (r *resolver) giveFrom(i int, p *api.Pool, next int32, taken map[int32]string, explicit bool) {
+	at := r.poolIDs(p.Name)
+	for int32(len(r.ids[at].IDs)) < p.Replicas { //nolint:gosec // replicas are at most 1000
+		owner, used := taken[next]
+		if used && owner != p.Name && explicit {
+			r.fail(fmt.Sprintf("spec.pools[%d].firstNodeID", i), fmt.Sprintf("node id %d belongs to pool %s", next, owner), "choose a range of ids that no other pool uses, for example in steps of 100")
+			return
+		}
+		if !used {
+			taken[next] = p.Name
+			r.ids[at].IDs = append(r.ids[at].IDs, next)
+		}
+		next++
+	}
+}
+
+func (r *resolver) poolIDs(pool string) int {
+	i := slices.IndexFunc(r.ids, func(g api.PoolNodeIDs) bool { return g.Pool == pool })
+	if i >= 0 {
+		return i
+	}
+	r.ids = append(r.ids, api.PoolNodeIDs{Pool: pool})
+	return len(r.ids) - 1
+}
+
+func (r *resolver) idsOf(pool string) []int32 {
+	i := slices.IndexFunc(r.ids, func(g api.PoolNodeIDs) bool { return g.Pool == pool })
+	if i < 0 {
+		return nil
+	}
+	return r.ids[i].IDs
+}
+
+// heapOf is the Java heap in bytes.
+func heapOf(j api.JVM, p *api.Pool) int64 {
+	switch {
+	case j.Heap != nil:
+		return j.Heap.Value()
+	case slices.Contains(p.Roles, api.RoleBroker):
+		return brokerHeap
+	default:
+		return controllerHeap
+	}
+}
+
+// volumesOf are a pool's volumes, with the default one.
+func volumesOf(p *api.Pool) []api.Volume {
+	if len(p.Volumes) == 0 {
+		return []api.Volume{{Name: "data"}}
+	}
+	return p.Volumes
+}
+
+func sameRoles(a, b []api.Role) bool {
+	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	return slices.Equal(a, b)
+}
+
+func roleWords(roles []api.Role) string {
+	words := make([]string, 0, len(roles))
+	for _, r := range roles {
+		words = append(words, string(r))
+	}
+	return strings.Join(words, ", ")
+}
+
+func idWords(ids []int32) string {
+	words := make([]string, 0, len(ids))
+	for _, id := range ids {
+		words = append(words, fmt.Sprint(id))
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,233 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/kconf"
+)
+
+// Resolve says what a spec means, and every problem with it at once. The Model is only
+// meaningful when no problem is an Error.
+func Resolve(in Input) (Model, []Problem) {
+	r := &resolver{in: in, spec: in.Spec}
+	r.version()
+	r.changes()
+	r.pools()
+	r.listeners()
+	r.rollout()
+	if r.tableOK {
+		r.configuration()
+	}
+	if HasErrors(r.problems) {
+		return Model{}, r.problems
+	}
+	return r.model(), r.problems
+}
+
+// HasErrors says whether a spec is refused.
+func HasErrors(problems []Problem) bool {
+	return slices.ContainsFunc(problems, func(p Problem) bool { return p.Severity == Error })
+}
+
+// resolver walks one spec.
+type resolver struct {
+	in       Input
+	spec     api.KafkaClusterSpec
+	problems []Problem
+
+	table       kconf.Table
+	tableOK     bool
+	pkg         *api.Package
+	brokers     int
+	controllers int
+	ids         []api.PoolNodeIDs
+}
+
+func (r *resolver) fail(path, reason, remedy string) {
+	r.problems = append(r.problems, Problem{Path: path, Severity: Error, Reason: reason, Remedy: remedy})
+}
+
+func (r *resolver) warn(path, reason, remedy string) {
+	r.problems = append(r.problems, Problem{Path: path, Severity: Warning, Reason: reason, Remedy: remedy})
+}
+
+// version finds the key table and the package.
+func (r *resolver) version() {
+	r.table, r.tableOK = kconf.For(r.spec.Version)
+	if !r.tableOK {
+		r.fail("spec.version", fmt.Sprintf("Kafka %s is not supported", r.spec.Version), "supported are the releases of "+strings.Join(kconf.Versions(), ", ")+r.offered())
+		return
+	}
+	var fit []*api.Package
+	for i := range r.in.Catalog.Packages {
+		p := &r.in.Catalog.Packages[i]
+		if p.Spec.Product == api.ProductKafka && p.Spec.Version == r.spec.Version && (r.spec.Package == "" || r.spec.Package == p.Name) {
+			fit = append(fit, p)
+		}
+	}
+	switch {
+	case len(fit) == 0 && r.spec.Package != "":
+		r.fail("spec.package", fmt.Sprintf("there is no Package %s of Kafka %s", r.spec.Package, r.spec.Version), "leave it empty or create that Package"+r.offered())
+	case len(fit) == 0:
+		r.fail("spec.version", fmt.Sprintf("no Package provides Kafka %s", r.spec.Version), "create a Package with its source"+r.offered())
+	case len(fit) > 1:
+		names := make([]string, 0, len(fit))
+		for _, p := range fit {
+			names = append(names, p.Name)
+		}
+		slices.Sort(names)
+		r.fail("spec.package", fmt.Sprintf("several Packages provide Kafka %s: %s", r.spec.Version, strings.Join(names, ", ")), "name one of them")
+	default:
+		r.pkg = fit[0]
+	}
+}
+
+// offered lists the versions that the Packages provide.
+func (r *resolver) offered() string {
+	var versions []string
+	for _, p := range r.in.Catalog.Packages {
+		if p.Spec.Product == api.ProductKafka {
+			versions = append(versions, p.Spec.Version)
+		}
+	}
+	if len(versions) == 0 {
+		return "; no Package exists yet"
+	}
+	slices.SortFunc(versions, compareVersions)
+	return "; Packages exist for " + strings.Join(slices.Compact(versions), ", ")
+}
+
+// changes refuses what cannot be brought about from the accepted spec.
+func (r *resolver) changes() {
+	old := r.in.Accepted
+	if old == nil {
+		return
+	}
+	if compareVersions(r.spec.Version, old.Version) < 0 {
+		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: the cluster's metadata.version was finalized for %s", old.Version, r.spec.Version, old.Version), "keep "+old.Version+" or a later one")
+	}
+	if r.spec.MetadataVersion != old.MetadataVersion {
+		r.fail("spec.metadataVersion", "the metadata version of a running cluster cannot be changed by this version of Castellan", fmt.Sprintf("keep %q", old.MetadataVersion))
+	}
+	for i := range old.Pools {
+		r.poolChange(&old.Pools[i])
+	}
+	for i, l := range r.spec.Listeners {
+		j := slices.IndexFunc(old.Listeners, func(o api.Listener) bool { return o.Name == l.Name })
+		if j >= 0 && old.Listeners[j].Port != l.Port {
+			r.fail(fmt.Sprintf("spec.listeners[%d].port", i), fmt.Sprintf("the port of listener %s cannot change from %d: clients know it", l.Name, old.Listeners[j].Port), "add another listener with the new port, move the clients, then remove the old one")
+		}
+	}
+}
+
+func (r *resolver) poolChange(old *api.Pool) {
+	i := slices.IndexFunc(r.spec.Pools, func(p api.Pool) bool { return p.Name == old.Name })
+	if i < 0 {
+		r.fail("spec.pools", fmt.Sprintf("pool %s is gone, but this version of Castellan does not remove nodes", old.Name), fmt.Sprintf("put it back with %d replicas", old.Replicas))
+		return
+	}
+	p, path := &r.spec.Pools[i], fmt.Sprintf("spec.pools[%d]", i)
+	if p.Replicas < old.Replicas {
+		r.fail(path+".replicas", fmt.Sprintf("%d is fewer than the %d nodes of pool %s, but this version of Castellan does not remove nodes", p.Replicas, old.Replicas, p.Name), fmt.Sprintf("use at least %d", old.Replicas))
+	}
+	if !sameRoles(p.Roles, old.Roles) {
+		r.fail(path+".roles", fmt.Sprintf("the roles of pool %s cannot change from %s", p.Name, roleWords(old.Roles)), "add another pool with the other roles")
+	}
+	r.volumeChange(path, p, old)
+}
+
+func (r *resolver) volumeChange(path string, p, old *api.Pool) {
+	now, before := volumesOf(p), volumesOf(old)
+	if len(now) != len(before) {
+		r.fail(path+".volumes", fmt.Sprintf("pool %s has %d volumes, and this version of Castellan neither adds nor removes volumes of existing nodes", p.Name, len(before)), "keep the list of volumes, or add another pool")
+		return
+	}
+	for j := range before {
+		at := fmt.Sprintf("%s.volumes[%d]", path, j)
+		switch {
+		case now[j].Name != before[j].Name:
+			r.fail(at+".name", fmt.Sprintf("volume %s cannot become %s: its name is part of the data's path", before[j].Name, now[j].Name), "keep "+before[j].Name)
+		case now[j].Path != before[j].Path:
+			r.fail(at+".path", "the path of a volume with data cannot change", fmt.Sprintf("keep %q", before[j].Path))
+		case now[j].Size != nil && before[j].Size != nil && now[j].Size.Cmp(*before[j].Size) < 0:
+			r.fail(at+".size", fmt.Sprintf("a volume cannot shrink from %s to %s", before[j].Size, now[j].Size), "use at least "+before[j].Size.String())
+		}
+	}
+}
+
+// rollout checks maxUnavailable.
+func (r *resolver) rollout() {
+	m := r.spec.Rollout.MaxUnavailable
+	if m == nil {
+		return
+	}
+	const path, remedy = "spec.rollout.maxUnavailable", "use a number of at least 1, a percentage such as 10%, or Rack"
+	if m.Type == intstr.Int {
+		if m.IntVal < 1 {
+			r.fail(path, fmt.Sprintf("%d brokers leave nothing that may restart", m.IntVal), remedy)
+		}
+		return
+	}
+	if m.StrVal == WholeRack {
+		return
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(m, 100, false)
+	if err != nil || n < 1 || n > 100 {
+		r.fail(path, fmt.Sprintf("%q is neither a number nor a percentage nor Rack", m.StrVal), remedy)
+	}
+}
+
+// reservedPort names the listener of Castellan that prefers a port; its own
+// listeners have names and ports that no client listener may take.
+func reservedPort(port int32) (string, bool) {
+	switch port {
+	case 9090:
+		return "CONTROLLER", true
+	case 9091:
+		return "INTERNAL", true
+	default:
+		return "", false
+	}
+}
+
+// listeners checks names and ports.
+func (r *resolver) listeners() {
+	byPort := map[int32]string{}
+	byName := map[string]bool{}
+	for i, l := range r.spec.Listeners {
+		path := fmt.Sprintf("spec.listeners[%d]", i)
+		if name := strings.ToUpper(l.Name); name == "CONTROLLER" || name == "INTERNAL" {
+			r.fail(path+".name", fmt.Sprintf("%s is a listener of Castellan itself", l.Name), "choose another name, for example client")
+		}
+		if byName[l.Name] {
+			r.fail(path+".name", fmt.Sprintf("there are two listeners named %s", l.Name), "give each its own name")
+		}
+		byName[l.Name] = true
+		if owner, reserved := reservedPort(l.Port); reserved {
+			r.fail(path+".port", fmt.Sprintf("port %d belongs to the listener %s of Castellan itself", l.Port, owner), "use another port, for example 9092")
+		}
+		if other, taken := byPort[l.Port]; taken {
+			r.fail(path+".port", fmt.Sprintf("port %d is already used by listener %s", l.Port, other), "give each listener a port of its own")
+		} else {
+			byPort[l.Port] = l.Name
+		}
+	}
+}
+
+func compareVersions(a, b string) int {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := 0; i < len(as) && i < len(bs); i++ {
+		if len(as[i]) != len(bs[i]) {
+			return len(as[i]) - len(bs[i])
+		}
+		if c := strings.Compare(as[i], bs[i]); c != 0 {
+			return c
+		}
+	}
+	return len(as) - len(bs)
+}

@@ -1,0 +1,229 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/host"
+	"castellan.dev/castellan/core/layout"
+)
+
+// Compute decides the next steps. It is a pure function: the same Model, World and time
+// give the same Plan, and a World that already is as wanted gives an empty one.
+func Compute(want cluster.Model, have World, now time.Time) Plan {
+	p := newPass(want, have, now)
+	if want.Paused {
+		p.block(-1, "Paused", "spec.paused is true: nothing is changed until it is false", false)
+		return p.plan
+	}
+	p.create()
+	p.live()
+	p.storage()
+	if want.State == api.StateStopped {
+		p.stopAll()
+		return p.plan
+	}
+	p.startAll()
+	p.voters()
+	p.configs()
+	p.roll()
+	p.leaders()
+	return p.plan
+}
+
+// pass is one computation: its inputs, indexed, and the plan as it grows.
+type pass struct {
+	want cluster.Model
+	have World
+	now  time.Time
+	plan Plan
+
+	wanted map[int32]*cluster.Node
+	nodes  map[int32]*Node
+	// specs are the node specs as they will stand after the steps decided so far, so that
+	// two stages never write the same node with half the truth.
+	specs map[int32]*api.KafkaNodeSpec
+	// registered brokers by id.
+	brokers map[int32]*Broker
+}
+
+func newPass(want cluster.Model, have World, now time.Time) *pass {
+	p := &pass{
+		want: want, have: have, now: now,
+		wanted:  make(map[int32]*cluster.Node, len(want.Nodes)),
+		nodes:   make(map[int32]*Node, len(have.Nodes)),
+		specs:   make(map[int32]*api.KafkaNodeSpec, len(have.Nodes)),
+		brokers: make(map[int32]*Broker, len(have.Kafka.Brokers)),
+	}
+	p.have.Hosts = slices.Clone(have.Hosts) // what this pass gives is counted without changing the caller's facts
+	for i := range p.have.Hosts {
+		p.have.Hosts[i].Claimed = maps.Clone(have.Hosts[i].Claimed)
+		if p.have.Hosts[i].Claimed == nil {
+			p.have.Hosts[i].Claimed = map[int32]string{}
+		}
+	}
+	for i := range want.Nodes {
+		p.wanted[want.Nodes[i].ID] = &want.Nodes[i]
+	}
+	for i := range have.Nodes {
+		p.nodes[have.Nodes[i].Spec.NodeID] = &have.Nodes[i]
+	}
+	for i := range have.Kafka.Brokers {
+		p.brokers[have.Kafka.Brokers[i].ID] = &have.Kafka.Brokers[i]
+	}
+	return p
+}
+
+func (p *pass) block(node int32, reason, message string, stalled bool) {
+	p.plan.Blocked = append(p.plan.Blocked, Block{Node: node, Reason: reason, Message: message, Stalled: stalled})
+}
+
+func (p *pass) step(s Step) { p.plan.Steps = append(p.plan.Steps, s) }
+
+// spec is a node's spec as it will stand after the steps decided so far; the caller may
+// change the copy that it returns and hand it to write.
+func (p *pass) spec(id int32) api.KafkaNodeSpec {
+	if s, ok := p.specs[id]; ok {
+		return *s.DeepCopy()
+	}
+	return *p.nodes[id].Spec.DeepCopy()
+}
+
+// write decides a step that gives a node this spec.
+func (p *pass) write(kind Kind, spec api.KafkaNodeSpec, reason string) {
+	p.specs[spec.NodeID] = &spec
+	p.step(Step{Kind: kind, Node: spec.NodeID, Reason: reason, Spec: &spec})
+}
+
+// existing are the wanted nodes that exist, in ascending order of id.
+func (p *pass) existing() []*Node {
+	out := make([]*Node, 0, len(p.want.Nodes))
+	for i := range p.want.Nodes {
+		if n, ok := p.nodes[p.want.Nodes[i].ID]; ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// live brings everything up to date that never restarts a node.
+func (p *pass) live() {
+	for id := range p.nodes {
+		if _, ok := p.wanted[id]; !ok {
+			p.block(id, "RemovalUnsupported", fmt.Sprintf("node %d is no longer wanted, but this version does not remove nodes yet; it is left as it is: put its pool back to the earlier size", id), true)
+		}
+	}
+	slices.SortStableFunc(p.plan.Blocked, func(a, b Block) int { return int(a.Node) - int(b.Node) })
+	controllers := p.controllerEndpoints()
+	for _, n := range p.existing() {
+		spec := p.spec(n.Spec.NodeID)
+		var why []string
+		if !slices.Equal(spec.BootstrapControllers, controllers) {
+			spec.BootstrapControllers = controllers
+			why = append(why, "the list of controllers changed")
+		}
+		if rec := p.dynamicRecord(n); !maps.Equal(spec.Dynamic, rec) {
+			spec.Dynamic = rec
+			why = append(why, "per-broker dynamic configuration changed")
+		}
+		if c, ok := p.have.Certificates[spec.NodeID]; ok && c.Digest != spec.Certificates.Digest {
+			spec.Certificates = c
+			why = append(why, "the node's certificate was issued")
+		}
+		if ports, reason := p.missingPorts(n); reason != "" {
+			p.block(spec.NodeID, "NoPort", reason, true)
+		} else if len(ports) > 0 {
+			maps.Copy(spec.Ports, ports)
+			why = append(why, "ports for new listeners")
+		}
+		if len(why) > 0 {
+			p.write(UpdateLive, spec, strings.Join(why, "; "))
+		}
+	}
+}
+
+// missingPorts gives ports to listeners that a node does not have yet.
+func (p *pass) missingPorts(n *Node) (map[string]int32, string) {
+	missing := map[string]int32{}
+	for name, port := range p.wanted[n.Spec.NodeID].Ports {
+		if _, ok := n.Spec.Ports[name]; !ok {
+			missing[name] = port
+		}
+	}
+	if len(missing) == 0 {
+		return nil, ""
+	}
+	for i := range p.have.Hosts {
+		h := &p.have.Hosts[i]
+		if h.Name != n.Spec.Host {
+			continue
+		}
+		ports, err := host.Ports(h.Spec, slices.Collect(maps.Keys(h.Claimed)), missing)
+		if err != nil {
+			return nil, fmt.Sprintf("node %d: %v", n.Spec.NodeID, err)
+		}
+		for _, port := range ports {
+			h.Claimed[port] = p.owner(n.Spec.NodeID)
+		}
+		return ports, ""
+	}
+	return nil, fmt.Sprintf("node %d: its host %s is not enrolled", n.Spec.NodeID, n.Spec.Host)
+}
+
+// owner names a node in claims.
+func (p *pass) owner(id int32) string {
+	return fmt.Sprintf("%s/%s/%d", p.want.Namespace, p.want.Name, id)
+}
+
+// controllerEndpoints are host:port of the CONTROLLER listener of every wanted controller
+// that exists or is being created.
+func (p *pass) controllerEndpoints() []string {
+	var out []string
+	for i := range p.want.Nodes {
+		w := &p.want.Nodes[i]
+		if !w.Controller() {
+			continue
+		}
+		if _, ok := p.nodes[w.ID]; !ok && p.specs[w.ID] == nil {
+			continue
+		}
+		spec := p.spec(w.ID)
+		out = append(out, endpoint(spec))
+	}
+	return out
+}
+
+func endpoint(spec api.KafkaNodeSpec) string {
+	return fmt.Sprintf("%s:%d", hostPart(spec.Address), spec.Ports[layout.ControllerListener])
+}
+
+// hostPart brackets IPv6 addresses.
+func hostPart(address string) string {
+	if strings.Contains(address, ":") {
+		return "[" + address + "]"
+	}
+	return address
+}
+
+// running says whether a node's JVM may be doing work.
+func running(n *Node) bool {
+	switch n.Status.State {
+	case api.NodeStarting, api.NodeRunning, api.NodeStopping, api.NodeUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// upToDate says whether the process that runs is the one of the node's spec.
+func upToDate(n *Node) bool {
+	return n.Status.Process != nil && n.Status.Process.Hash == layout.ProcessHash(n.Spec.Process)
+}
+
+// settled says whether a node is what its spec says, and ready.
+func settled(n *Node) bool { return n.Status.Ready && upToDate(n) }

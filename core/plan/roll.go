@@ -1,0 +1,461 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/layout"
+)
+
+// startingPatience is how long a JVM that cannot be judged (Kafka unreadable) is left
+// starting before another process may replace it.
+const startingPatience = 2 * time.Minute
+
+// roll gives nodes the permission to restart, as many as the checks allow at once.
+func (p *pass) roll() {
+	outdated := p.outdated()
+	if len(outdated) == 0 {
+		p.waitForUnsettled()
+		return
+	}
+	var healthy []*Node
+	for _, n := range outdated {
+		if p.free(n) {
+			p.update(n)
+			continue
+		}
+		healthy = append(healthy, n)
+	}
+	p.round(healthy)
+	for _, n := range outdated {
+		if p.specs[n.Spec.NodeID] == nil || !p.updating(n) {
+			w := p.wanted[n.Spec.NodeID]
+			p.plan.Upcoming = append(p.plan.Upcoming, Step{Kind: UpdateProcess, Node: w.ID, Reason: changeReason(n.Spec.Process, w.Process)})
+		}
+	}
+}
+
+// updating says whether this pass already decided the node's new process.
+func (p *pass) updating(n *Node) bool {
+	return layout.ProcessHash(p.spec(n.Spec.NodeID).Process) == layout.ProcessHash(p.wanted[n.Spec.NodeID].Process)
+}
+
+// outdated are the nodes whose permitted process is not the wanted one, in the order in
+// which they may change: unready ones, controllers with the active one last, brokers.
+func (p *pass) outdated() []*Node {
+	var out []*Node
+	for _, n := range p.existing() {
+		w := p.wanted[n.Spec.NodeID]
+		if layout.ProcessHash(n.Spec.Process) == layout.ProcessHash(w.Process) {
+			continue
+		}
+		if w.PackageWait != "" {
+			p.block(w.ID, "PackageNotReady", w.PackageWait, false)
+			continue
+		}
+		out = append(out, n)
+	}
+	slices.SortStableFunc(out, func(a, b *Node) int {
+		return p.rank(a) - p.rank(b)
+	})
+	return out
+}
+
+func (p *pass) rank(n *Node) int {
+	w := p.wanted[n.Spec.NodeID]
+	switch {
+	case !n.Status.Ready:
+		return 0
+	case w.Controller() && n.Spec.NodeID == p.activeController():
+		return 2
+	case w.Controller():
+		return 1
+	default:
+		return 3
+	}
+}
+
+// free says whether a node may be restarted whatever the others do, because stopping it
+// takes nothing away: its JVM does not run, or Kafka itself counts it neither in an ISR
+// nor among the caught-up voters. Otherwise a fix could never reach a broken node.
+func (p *pass) free(n *Node) bool {
+	if n.Status.Ready || n.Status.State == api.NodeUnknown {
+		return false
+	}
+	if !running(n) {
+		return true
+	}
+	if n.Status.Reason == "LogRecovery" {
+		return false
+	}
+	k := &p.have.Kafka
+	if k.Known && k.PartitionsKnown {
+		if v := voter(k, n.Spec.NodeID); v != nil && caughtUp(&k.Quorum, v) {
+			return false
+		}
+		return !inAnyISR(k.Topics, n.Spec.NodeID)
+	}
+	if k.Known && !p.wanted[n.Spec.NodeID].Broker() {
+		v := voter(k, n.Spec.NodeID)
+		return v == nil || !caughtUp(&k.Quorum, v)
+	}
+	return !p.anyReady() && p.startingFor(n) > startingPatience
+}
+
+func (p *pass) anyReady() bool {
+	return slices.ContainsFunc(p.have.Nodes, func(n Node) bool { return n.Status.Ready })
+}
+
+func (p *pass) startingFor(n *Node) time.Duration {
+	if n.Status.Process == nil {
+		return 0
+	}
+	return p.now.Sub(n.Status.Process.StartedAt.Time)
+}
+
+// update decides the step that lets a node restart.
+func (p *pass) update(n *Node) {
+	w := p.wanted[n.Spec.NodeID]
+	spec := p.spec(n.Spec.NodeID)
+	reason := changeReason(spec.Process, w.Process)
+	spec.Change = &api.NodeChange{
+		Reason: reason, Since: metav1.NewTime(p.now.Truncate(time.Second)),
+		FromRevision: spec.Revision, WasDown: !n.Status.Ready,
+	}
+	spec.Process, spec.Roles, spec.Revision = w.Process, w.Roles, p.have.Revision
+	p.write(UpdateProcess, spec, reason)
+}
+
+// round lets healthy nodes restart: the rest of the round that runs, or a new one.
+func (p *pass) round(healthy []*Node) {
+	if len(healthy) == 0 {
+		return
+	}
+	down := p.down()
+	if wait := p.waitBeforeRound(down); wait != nil {
+		p.plan.Blocked = append(p.plan.Blocked, *wait)
+		p.again(2 * time.Second)
+		return
+	}
+	k := &p.have.Kafka
+	if !k.Known || !k.PartitionsKnown {
+		p.block(-1, "KafkaUnreadable", "no healthy node is restarted while Kafka cannot be read: "+p.whyUnknown(), false)
+		p.again(2 * time.Second)
+		return
+	}
+	rack, hasRack := p.roundRack(down)
+	budget := p.budget(healthy, rack, hasRack) - len(down)
+	impact := newImpact(k, healthy, down)
+	var first *Block
+	for _, n := range healthy {
+		if budget <= 0 {
+			break
+		}
+		if hasRack && n.Rack != rack {
+			continue
+		}
+		if why := p.mayStop(n, impact, down); why != nil {
+			if first == nil {
+				first = why
+			}
+			continue
+		}
+		p.update(n)
+		impact.stop(n.Spec.NodeID)
+		down[n.Spec.NodeID] = true
+		rack, hasRack = n.Rack, true
+		budget--
+		if p.wanted[n.Spec.NodeID].Controller() {
+			break // voters change one at a time
+		}
+		if budget > 0 {
+			budget = min(budget, p.budget(healthy, rack, hasRack)-len(down))
+		}
+	}
+	if first != nil && len(down) == 0 {
+		p.plan.Blocked = append(p.plan.Blocked, *first)
+	}
+}
+
+func (p *pass) whyUnknown() string {
+	if !p.have.Kafka.Known {
+		return p.have.Kafka.Why
+	}
+	return "only controllers answer"
+}
+
+// down are the nodes that are not serving now because of a change of ours, or that are
+// about to be: every node that is not settled, but for those that were down before they
+// were changed and those whose host is silent. The partition checks see all of them anyway.
+func (p *pass) down() map[int32]bool {
+	down := map[int32]bool{}
+	for _, n := range p.existing() {
+		if p.updatingNow(n) || (!settled(n) && !p.lame(n)) {
+			down[n.Spec.NodeID] = true
+		}
+	}
+	return down
+}
+
+// updatingNow says whether this pass decided to restart the node.
+func (p *pass) updatingNow(n *Node) bool {
+	s, ok := p.specs[n.Spec.NodeID]
+	return ok && layout.ProcessHash(s.Process) != layout.ProcessHash(n.Spec.Process) && n.Status.Ready
+}
+
+// lame nodes were broken before this rollout touched them; they do not stop it.
+func (p *pass) lame(n *Node) bool {
+	if n.Status.State == api.NodeUnknown {
+		return true
+	}
+	if p.specs[n.Spec.NodeID] != nil && p.specs[n.Spec.NodeID].Change != nil && p.specs[n.Spec.NodeID].Change.WasDown {
+		return !n.Status.Ready
+	}
+	return !n.Status.Ready && n.Spec.Change != nil && n.Spec.Change.WasDown && upToDate(n)
+}
+
+// waitBeforeRound says what must come to rest before a further healthy node is stopped.
+func (p *pass) waitBeforeRound(down map[int32]bool) *Block {
+	for _, n := range p.existing() {
+		id := n.Spec.NodeID
+		if !down[id] {
+			continue
+		}
+		if p.wanted[id].Controller() || !p.manyAllowed() {
+			return &Block{Node: id, Reason: "WaitingForNode", Message: fmt.Sprintf("waiting for node %d to be ready again before the next one is restarted (%s)", id, nodeWord(n)), Stalled: n.Status.State == api.NodeFailed}
+		}
+		if n.Status.State == api.NodeFailed {
+			return &Block{Node: id, Reason: "NodeFailed", Message: fmt.Sprintf("node %d failed after its change, so no further node is restarted: %s", id, nodeWord(n)), Stalled: true}
+		}
+	}
+	if len(down) > 0 {
+		return nil // the rest of the same round; replicas are checked when it is over
+	}
+	if id, ok := p.lagging(); ok {
+		return &Block{Node: id, Reason: "CatchingUp", Message: fmt.Sprintf("waiting for the replicas of broker %d to be back in sync before the next node is restarted", id)}
+	}
+	if id, ok := p.laggingVoter(); ok {
+		return &Block{Node: id, Reason: "CatchingUp", Message: fmt.Sprintf("waiting for controller %d to catch up with the metadata log before the next node is restarted", id)}
+	}
+	return nil
+}
+
+// lagging is the first ready broker with a replica that is out of sync.
+func (p *pass) lagging() (int32, bool) {
+	k := &p.have.Kafka
+	if !k.Known || !k.PartitionsKnown {
+		return 0, false
+	}
+	found := int32(-1)
+	for i := range k.Topics {
+		for j := range k.Topics[i].Partitions {
+			part := &k.Topics[i].Partitions[j]
+			if len(part.ISR) == len(part.Replicas) {
+				continue
+			}
+			for _, r := range part.Replicas {
+				if n := p.nodes[r]; n != nil && n.Status.Ready && !slices.Contains(part.ISR, r) && (found < 0 || r < found) {
+					found = r
+				}
+			}
+		}
+	}
+	return found, found >= 0
+}
+
+func (p *pass) laggingVoter() (int32, bool) {
+	q := &p.have.Kafka.Quorum
+	for i := range q.Voters {
+		v := &q.Voters[i]
+		if n := p.nodes[v.ID]; n != nil && n.Status.Ready && !caughtUp(q, v) {
+			return v.ID, true
+		}
+	}
+	return 0, false
+}
+
+// manyAllowed says whether the rollout policy lets more than one broker be down.
+func (p *pass) manyAllowed() bool {
+	m := p.want.MaxUnavailable
+	return m.Type == intstr.String || m.IntVal > 1
+}
+
+// roundRack is the rack of the round that runs.
+func (p *pass) roundRack(down map[int32]bool) (string, bool) {
+	for _, n := range p.existing() {
+		if down[n.Spec.NodeID] {
+			return n.Rack, true
+		}
+	}
+	return "", false
+}
+
+// budget is how many brokers may be down together. A new round may first take as many as
+// the largest rack has; once it has a rack, that rack's size counts.
+func (p *pass) budget(healthy []*Node, rack string, hasRack bool) int {
+	m := p.want.MaxUnavailable
+	brokers, byRack := 0, map[string]int{}
+	for _, n := range p.existing() {
+		if p.wanted[n.Spec.NodeID].Broker() {
+			brokers++
+			byRack[n.Rack]++
+		}
+	}
+	switch {
+	case m.Type == intstr.Int:
+		return max(1, int(m.IntVal))
+	case m.StrVal == cluster.WholeRack:
+		if !hasRack {
+			rack = healthy[0].Rack
+		}
+		if rack == "" {
+			return 1 // without racks a "rack" would be the whole cluster
+		}
+		return max(1, byRack[rack])
+	default:
+		percent, err := intstr.GetScaledValueFromIntOrPercent(&m, brokers, false)
+		if err != nil {
+			return 1
+		}
+		return max(1, percent)
+	}
+}
+
+// mayStop says why a healthy node may not be stopped now, nil when it may.
+func (p *pass) mayStop(n *Node, impact *impact, down map[int32]bool) *Block {
+	id, w := n.Spec.NodeID, p.wanted[n.Spec.NodeID]
+	if w.Controller() {
+		if why := p.quorumWithout(id, down); why != "" {
+			return &Block{Node: id, Reason: "QuorumAtRisk", Message: why}
+		}
+	}
+	if !slices.Contains(n.Spec.Roles, api.RoleBroker) {
+		return nil
+	}
+	if never, names := impact.never(id); never {
+		return &Block{Node: id, Reason: "NoSpareReplica", Stalled: true, Message: fmt.Sprintf("broker %d cannot be restarted without taking %s below min.insync.replicas, whatever the others do: raise the replication factor of the topic or lower its min.insync.replicas", id, names)}
+	}
+	if names := impact.hurt(id); names != "" {
+		return &Block{Node: id, Reason: "PartitionsAtRisk", Message: fmt.Sprintf("broker %d is not restarted now: it would take %s below min.insync.replicas or offline", id, names)}
+	}
+	return nil
+}
+
+// quorumWithout says why stopping this controller would endanger the metadata quorum.
+func (p *pass) quorumWithout(id int32, down map[int32]bool) string {
+	q := &p.have.Kafka.Quorum
+	if q.Leader < 0 {
+		return "the metadata quorum has no leader"
+	}
+	v := voter(&p.have.Kafka, id)
+	if v == nil || !caughtUp(q, v) {
+		return ""
+	}
+	if len(q.Voters) == 1 {
+		return "" // the only controller: a restart is a short stop, and there is no other way
+	}
+	up := 0
+	for i := range q.Voters {
+		o := &q.Voters[i]
+		if o.ID != id && !down[o.ID] && caughtUp(q, o) {
+			up++
+		}
+	}
+	if need := len(q.Voters)/2 + 1; up < need {
+		return fmt.Sprintf("controller %d is not restarted now: the other caught-up controllers would be no majority", id)
+	}
+	return ""
+}
+
+// waitForUnsettled names what runs as permitted but is not ready yet.
+func (p *pass) waitForUnsettled() {
+	for _, n := range p.existing() {
+		if settled(n) || n.Spec.State == api.StateStopped {
+			continue
+		}
+		if slices.ContainsFunc(p.plan.Blocked, func(b Block) bool { return b.Node == n.Spec.NodeID }) {
+			continue
+		}
+		p.block(n.Spec.NodeID, "WaitingForNode", fmt.Sprintf("waiting for node %d to be ready (%s)", n.Spec.NodeID, nodeWord(n)), n.Status.State == api.NodeFailed)
+	}
+}
+
+// leaders elects preferred leaders once everything has come to rest.
+func (p *pass) leaders() {
+	k := &p.have.Kafka
+	if len(p.plan.Steps) > 0 || len(p.plan.Blocked) > 0 || len(p.plan.Upcoming) > 0 || !k.Known || !k.PartitionsKnown {
+		return
+	}
+	for i := range k.Topics {
+		for j := range k.Topics[i].Partitions {
+			part := &k.Topics[i].Partitions[j]
+			if len(part.Replicas) == 0 || part.Leader == part.Replicas[0] || !slices.Contains(part.ISR, part.Replicas[0]) {
+				continue
+			}
+			if b := p.brokers[part.Replicas[0]]; b == nil || b.Fenced {
+				continue
+			}
+			p.step(Step{Kind: ElectLeaders, Node: -1, Reason: "all nodes are in sync; leadership returns to the preferred replicas"})
+			return
+		}
+	}
+}
+
+// changeReason says what differs between two processes, in stable words.
+func changeReason(old, now api.ProcessSpec) string {
+	var why []string
+	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
+	if old.Version != now.Version {
+		add("version %s to %s", old.Version, now.Version)
+	} else if old.Package != now.Package || old.Image != now.Image {
+		add("other package of the same version")
+	}
+	for _, key := range changedKeys(old.Config, now.Config) {
+		add("config %s", key)
+	}
+	if old.HeapBytes != now.HeapBytes {
+		add("heap")
+	}
+	if !slices.Equal(old.JVMOptions, now.JVMOptions) {
+		add("JVM options")
+	}
+	if !slices.Equal(old.Listeners, now.Listeners) {
+		add("listeners")
+	}
+	if !slices.Equal(old.Volumes, now.Volumes) {
+		add("volumes")
+	}
+	if old.Layout != now.Layout {
+		add("layout %d to %d", old.Layout, now.Layout)
+	}
+	if old.Supervisor != now.Supervisor {
+		add("supervisor %s to %s", old.Supervisor, now.Supervisor)
+	}
+	if len(why) == 0 {
+		add("resources")
+	}
+	return strings.Join(why, ", ")
+}
+
+func changedKeys(old, now map[string]string) []string {
+	var keys []string
+	for k, v := range now {
+		if o, ok := old[k]; !ok || o != v {
+			keys = append(keys, k)
+		}
+	}
+	for k := range old {
+		if _, ok := now[k]; !ok {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}

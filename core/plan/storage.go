@@ -1,0 +1,330 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+)
+
+// storage answers the supervisors that ask what to do with their disks. A cluster is born
+// only when no volume, no node and no revision knows a cluster id; everything else joins
+// or adopts, and data that is gone is never mistaken for data that never was.
+func (p *pass) storage() {
+	ids := p.knownClusterIDs()
+	switch {
+	case len(ids) > 1:
+		p.block(-1, "SeveralClusterIDs", "the nodes' disks belong to different clusters ("+strings.Join(ids, ", ")+"): nothing is started or formatted; move the foreign data folders away, or name the right one in spec.clusterID", true)
+	case len(ids) == 0:
+		p.bootstrap()
+	default:
+		p.record(ids[0])
+		p.answer(ids[0])
+	}
+}
+
+// knownClusterIDs are the cluster ids that anything at all knows, sorted. A recorded id
+// counts alone: a volume that differs from it is that node's own problem, named by its
+// supervisor.
+func (p *pass) knownClusterIDs() []string {
+	if p.have.ClusterID != "" {
+		return []string{p.have.ClusterID}
+	}
+	if p.want.ClusterID != "" {
+		return []string{p.want.ClusterID}
+	}
+	var ids []string
+	for _, n := range p.have.Nodes {
+		if n.Spec.ClusterID != "" {
+			ids = append(ids, n.Spec.ClusterID)
+		}
+		for _, v := range n.Status.Volumes {
+			if v.ClusterID != "" {
+				ids = append(ids, v.ClusterID)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// bootstrap lets a new cluster be born once every node has shown empty disks.
+func (p *pass) bootstrap() {
+	for i := range p.want.Nodes {
+		w := &p.want.Nodes[i]
+		n, ok := p.nodes[w.ID]
+		if !ok {
+			return // being created in this pass, or blocked with its own reason
+		}
+		if n.Status.Nonce == "" || !allVolumes(n, api.VolumeEmpty) {
+			p.block(w.ID, "WaitingForDisks", fmt.Sprintf("a new cluster is formatted when every node has shown that its disks are empty; node %d has not: %s", w.ID, nodeWord(n)), false)
+			return
+		}
+	}
+	initial := p.initialControllers()
+	if initial == nil {
+		return
+	}
+	for _, n := range p.existing() {
+		p.answerBootstrap(n, p.have.Fresh.ClusterID, initial)
+	}
+}
+
+// initialControllers names every controller with a new directory id; nil when the shell
+// drew too few ids.
+func (p *pass) initialControllers() []string {
+	var initial []string
+	for i := range p.want.Nodes {
+		w := &p.want.Nodes[i]
+		if !w.Controller() {
+			continue
+		}
+		if len(initial) >= len(p.have.Fresh.DirectoryIDs) || p.have.Fresh.ClusterID == "" {
+			p.block(-1, "NoFreshIDs", "this pass has no random ids for a new cluster; the next one will", false)
+			return nil
+		}
+		initial = append(initial, fmt.Sprintf("%d@%s:%s", w.ID, endpoint(p.spec(w.ID)), p.have.Fresh.DirectoryIDs[len(initial)]))
+	}
+	return initial
+}
+
+func (p *pass) answerBootstrap(n *Node, clusterID string, initial []string) {
+	spec := p.spec(n.Spec.NodeID)
+	spec.ClusterID = clusterID
+	spec.Storage = &api.StorageAnswer{Nonce: n.Status.Nonce, Answer: api.StorageBootstrap, MetadataVersion: p.want.MetadataVersion}
+	if p.wanted[spec.NodeID].Controller() {
+		spec.Storage.InitialControllers = initial
+	}
+	p.write(AnswerStorage, spec, "a new cluster is formatted: no disk, node or revision knows a cluster id")
+}
+
+// record keeps a cluster id for good once the controllers' disks prove it.
+func (p *pass) record(id string) {
+	if p.have.ClusterID != "" {
+		return
+	}
+	for i := range p.want.Nodes {
+		w := &p.want.Nodes[i]
+		if !w.Controller() {
+			continue
+		}
+		n, ok := p.nodes[w.ID]
+		if !ok || !allVolumes(n, api.VolumeFormatted) || n.Status.Volumes[0].ClusterID != id {
+			return
+		}
+	}
+	p.step(Step{Kind: RecordClusterID, Node: -1, ClusterID: id, Reason: "every controller's disk carries this cluster id"})
+}
+
+// answer answers each open question in a cluster whose id is known.
+func (p *pass) answer(id string) {
+	if p.have.ClusterID == "" {
+		p.finishBootstrap(id)
+	}
+	if p.allControllersEmpty() && !p.bootstrapping() {
+		p.block(-1, "MetadataLost", "the disks of every controller are empty, although cluster "+id+" has run here; no second cluster is made in its place: bring back the data folders of the controllers, or, to give the data up, delete the KafkaCluster and apply it again with empty data folders", true)
+		return
+	}
+	for _, n := range p.existing() {
+		if n.Status.Nonce == "" || p.answered(n) {
+			continue
+		}
+		p.answerOne(n, id)
+	}
+}
+
+// answered says whether the node's open question has its answer.
+func (p *pass) answered(n *Node) bool {
+	s := p.spec(n.Spec.NodeID).Storage
+	return s != nil && s.Nonce == n.Status.Nonce
+}
+
+// finishBootstrap goes on with a bootstrap that was cut off: the same cluster id and the
+// same initial controllers for those that still ask.
+func (p *pass) finishBootstrap(id string) {
+	initial := p.bootstrapList()
+	if initial == nil {
+		return
+	}
+	for _, n := range p.existing() {
+		if n.Status.Nonce == "" || p.answered(n) || !allVolumes(n, api.VolumeEmpty) {
+			continue
+		}
+		if !p.wanted[n.Spec.NodeID].Controller() || namedIn(initial, n.Spec.NodeID) {
+			p.answerBootstrap(n, id, initial)
+		}
+	}
+}
+
+// bootstrapList is the list of initial controllers of a bootstrap that has begun, nil without one.
+func (p *pass) bootstrapList() []string {
+	for _, n := range p.have.Nodes {
+		if s := n.Spec.Storage; s != nil && s.Answer == api.StorageBootstrap && len(s.InitialControllers) > 0 {
+			return s.InitialControllers
+		}
+	}
+	return nil
+}
+
+// bootstrapping says whether a bootstrap has begun that is not recorded as done.
+func (p *pass) bootstrapping() bool {
+	return p.have.ClusterID == "" && p.bootstrapList() != nil
+}
+
+func namedIn(initial []string, id int32) bool {
+	prefix := fmt.Sprintf("%d@", id)
+	return slices.ContainsFunc(initial, func(s string) bool { return strings.HasPrefix(s, prefix) })
+}
+
+func (p *pass) allControllersEmpty() bool {
+	seen := false
+	for i := range p.want.Nodes {
+		w := &p.want.Nodes[i]
+		if !w.Controller() {
+			continue
+		}
+		n, ok := p.nodes[w.ID]
+		if !ok {
+			continue
+		}
+		if n.Status.Nonce == "" || !metadataEmpty(n) {
+			return false
+		}
+		seen = true
+	}
+	return seen
+}
+
+func (p *pass) answerOne(n *Node, id string) {
+	w := p.wanted[n.Spec.NodeID]
+	spec := p.spec(n.Spec.NodeID)
+	if allVolumes(n, api.VolumeFormatted) {
+		if bad := wrongIDs(n, id); bad != "" {
+			p.block(w.ID, "ForeignData", bad, true)
+			return
+		}
+		spec.ClusterID = id
+		spec.Storage = &api.StorageAnswer{Nonce: n.Status.Nonce, Answer: api.StorageAdopt}
+		p.write(AnswerStorage, spec, "the disks carry the data of this cluster and this node")
+		return
+	}
+	if !p.mayJoin(n, w) {
+		return
+	}
+	spec.ClusterID = id
+	spec.Storage = &api.StorageAnswer{Nonce: n.Status.Nonce, Answer: api.StorageJoin}
+	p.write(AnswerStorage, spec, "empty disks of a node of a cluster that runs: the node joins and its data is replicated again")
+}
+
+// wrongIDs names formatted volumes that are not this cluster's or not this node's.
+func wrongIDs(n *Node, id string) string {
+	for _, v := range n.Status.Volumes {
+		if v.ClusterID != id {
+			return fmt.Sprintf("volume %s of node %d belongs to cluster %s, not to %s: move its data folder away, or give the right one", v.Name, n.Spec.NodeID, v.ClusterID, id)
+		}
+		if v.NodeID != nil && *v.NodeID != n.Spec.NodeID {
+			return fmt.Sprintf("volume %s of node %d was formatted for node %d: move its data folder away, or give the right one", v.Name, n.Spec.NodeID, *v.NodeID)
+		}
+	}
+	return ""
+}
+
+// mayJoin checks, with facts of this pass, that formatting an empty disk loses nothing
+// that still counts on it.
+func (p *pass) mayJoin(n *Node, w *cluster.Node) bool {
+	id := n.Spec.NodeID
+	k := &p.have.Kafka
+	if !k.Known {
+		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d has empty disks and waits: whether it may be formatted is decided when Kafka can be read (%s)", id, k.Why), false)
+		return false
+	}
+	if w.Controller() && metadataEmpty(n) && voter(k, id) != nil {
+		return false // voters() removes the lost voter first, or says why it cannot
+	}
+	if !w.Broker() {
+		return true
+	}
+	b := p.brokers[id]
+	if b == nil {
+		return true // never registered: nothing was ever placed on it
+	}
+	if !b.Fenced {
+		p.block(id, "WaitingForFence", fmt.Sprintf("node %d has empty disks; waiting until Kafka has fenced the lost broker", id), false)
+		return false
+	}
+	if !k.PartitionsKnown {
+		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d has empty disks and waits: no broker answers which partitions have their last copy on it", id), false)
+		return false
+	}
+	if slices.Contains(p.have.Accept, id) {
+		return true
+	}
+	if last := lastCopies(k.Topics, id); last != "" {
+		p.block(id, "LastCopyLost", fmt.Sprintf("node %d has empty disks, but the only in-sync copy of %s was there: bring the data folder back, or accept the loss with the annotation castellan.dev/accept-data-loss: \"%d\" on the KafkaCluster", id, last, id), true)
+		return false
+	}
+	return true
+}
+
+// lastCopies names partitions whose in-sync replicas are on this broker alone.
+func lastCopies(topics []Topic, id int32) string {
+	var names []string
+	for i := range topics {
+		t := &topics[i]
+		for j := range t.Partitions {
+			if isr := t.Partitions[j].ISR; len(isr) == 1 && isr[0] == id {
+				names = append(names, fmt.Sprintf("%s-%d", t.Name, j))
+			}
+		}
+	}
+	return someOf(names, 5)
+}
+
+// someOf lists the first few names and says that there are more.
+func someOf(names []string, most int) string {
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return strings.Join(names[:most], ", ") + " and others"
+}
+
+func allVolumes(n *Node, state api.VolumeState) bool {
+	if len(n.Status.Volumes) == 0 {
+		return false
+	}
+	for _, v := range n.Status.Volumes {
+		if v.State != state {
+			return false
+		}
+	}
+	return true
+}
+
+// metadataEmpty says whether the volume with the metadata log, the first one, is empty.
+func metadataEmpty(n *Node) bool {
+	if len(n.Status.Volumes) == 0 {
+		return false
+	}
+	for _, v := range n.Status.Volumes {
+		if v.Name == n.Spec.Volumes[0].Name {
+			return v.State == api.VolumeEmpty
+		}
+	}
+	return false
+}
+
+// nodeWord says in a few words where a node stands.
+func nodeWord(n *Node) string {
+	if n.Status.Message != "" {
+		return n.Status.Message
+	}
+	if n.Status.Reason != "" {
+		return n.Status.Reason
+	}
+	if n.Status.State == "" {
+		return "its host has not reported yet"
+	}
+	return string(n.Status.State)
+}
