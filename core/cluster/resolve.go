@@ -182,8 +182,7 @@ func (r *resolver) rollout() {
 	}
 }
 
-// reservedPort names the listener of Castellan that prefers a port; its own
-// listeners have names and ports that no client listener may take.
+// reservedPort names the listener of Castellan itself that prefers a port.
 func reservedPort(port int32) (string, bool) {
 	switch port {
 	case 9090:
