@@ -1,0 +1,228 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"castellan.dev/castellan/core/plan"
+)
+
+// Observe reads the cluster once. The number of requests depends on the numbers of brokers in perBroker and of
+// thousands of topics, never on single topics or partitions; all but those to perBroker go to one broker.
+//
+// What cannot be read completely comes back as Known=false with Why. An error means that nothing was tried:
+// the target is unusable or ctx is done.
+//
+// Where no broker answers but the active controller does, PartitionsKnown is false, and Brokers and Topics are
+// empty because they were not read.
+//
+// perBroker names the nodes whose own dynamic configuration is wanted, each by a request to that node.
+// One that is down or silent has no entry in BrokerConfig, one without any such key an empty entry.
+func (c *Cluster) Observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
+	var seen plan.Kafka
+	err := c.use(ctx, func(bounded context.Context, conn *conn) error {
+		k, err := conn.observe(bounded, perBroker)
+		if ctx.Err() != nil {
+			return fmt.Errorf("observe the Kafka cluster %s: %w", c.name, ctx.Err())
+		}
+		if err != nil {
+			k = plan.Kafka{Why: err.Error()}
+		}
+		seen = k
+		return nil
+	})
+	return seen, err
+}
+
+func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
+	choosing, cancel := c.timeForControllers(ctx)
+	defer cancel()
+	b, cluster, err := choose(choosing, c.brokers, describeBrokers)
+	if err == nil {
+		return c.observeBrokers(ctx, b, cluster, perBroker)
+	}
+	if c.controllers == nil {
+		return plan.Kafka{}, fmt.Errorf("no broker answers: %w", err)
+	}
+	k, byController := c.observeControllers(ctx, perBroker)
+	if byController != nil {
+		return plan.Kafka{}, fmt.Errorf("neither a broker nor the active controller answers: %w; %w", err, byController)
+	}
+	k.Why = fmt.Sprintf("no broker answers: %v", err)
+	return k, nil
+}
+
+// timeForControllers leaves time to ask the controllers where brokers keep silent.
+func (c *conn) timeForControllers(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || c.controllers == nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-answerTimeout-dialTimeout))
+}
+
+func (c *conn) observeBrokers(ctx context.Context, b *kgo.Broker, cluster *kmsg.DescribeClusterResponse, perBroker []int32) (plan.Kafka, error) {
+	k := plan.Kafka{
+		Known:           true,
+		PartitionsKnown: true,
+		ClusterID:       cluster.ClusterID,
+		Brokers:         brokersOf(cluster),
+	}
+	var err error
+	if k.Quorum, err = readQuorum(ctx, b); err != nil {
+		return plan.Kafka{}, err
+	}
+	k.ControllerID = k.Quorum.Leader
+	if k.Features, err = readFeatures(ctx, b); err != nil {
+		return plan.Kafka{}, err
+	}
+	k.MetadataVersion = MetadataVersion(k.Features[metadataVersionFeature])
+	if k.Topics, err = readTopics(ctx, b, k.ClusterID); err != nil {
+		return plan.Kafka{}, err
+	}
+	if k.ClusterConfig, err = readDynamic(ctx, b, clusterWide); err != nil {
+		return plan.Kafka{}, err
+	}
+	k.BrokerConfig = c.readEach(ctx, cluster, perBroker)
+	return k, nil
+}
+
+// observeControllers reads what the active controller knows (KIP-919): no brokers, no partitions.
+func (c *conn) observeControllers(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
+	b, quorum, err := choose(ctx, c.controllers, readQuorum)
+	if err != nil {
+		return plan.Kafka{}, err
+	}
+	cluster, err := describeControllers(ctx, b)
+	if err != nil {
+		return plan.Kafka{}, err
+	}
+	k := plan.Kafka{Known: true, ClusterID: cluster.ClusterID, ControllerID: quorum.Leader, Quorum: quorum}
+	if k.Features, err = readFeatures(ctx, b); err != nil {
+		return plan.Kafka{}, err
+	}
+	k.MetadataVersion = MetadataVersion(k.Features[metadataVersionFeature])
+	if k.ClusterConfig, err = readDynamic(ctx, b, clusterWide); err != nil {
+		return plan.Kafka{}, err
+	}
+	k.BrokerConfig = readNodes(ctx, nodesAt(c.controllers, cluster, perBroker))
+	return k, nil
+}
+
+// Endpoint types of DescribeCluster (KIP-919).
+const (
+	brokerEndpoints     = 1
+	controllerEndpoints = 2
+)
+
+func describeBrokers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return describeCluster(ctx, b, brokerEndpoints)
+}
+
+func describeControllers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return describeCluster(ctx, b, controllerEndpoints)
+}
+
+// describeCluster includes fenced brokers from Kafka 4.0 on (KIP-1073); 3.9 does not list them at all.
+func describeCluster(ctx context.Context, b *kgo.Broker, endpointType int8) (*kmsg.DescribeClusterResponse, error) {
+	const doing = "describe the cluster"
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.EndpointType = endpointType
+	req.IncludeFencedBrokers = endpointType == brokerEndpoints
+	req.IncludeClusterAuthorizedOperations = true
+	resp, err := ask[*kmsg.DescribeClusterResponse](ctx, b, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := refused(doing, resp.ErrorCode, resp.ErrorMessage); err != nil {
+		return nil, err
+	}
+	if resp.ClusterID == "" {
+		return nil, fmt.Errorf("%s: the answer has no cluster id", doing)
+	}
+	// To a client that may not see a topic, Kafka's answer is silently shorter. A super user may do everything,
+	// so who may not alter the cluster is none, and must not believe what it does not see.
+	alter := int32(1) << int32(kmsg.ACLOperationAlter)
+	if ops := resp.ClusterAuthorizedOperations; ops != math.MinInt32 && ops&alter == 0 {
+		return nil, fmt.Errorf("%s: our principal is no super user there, so topics may be hidden from us; check super.users and the principal mapping of the listener", doing)
+	}
+	return resp, nil
+}
+
+func brokersOf(cluster *kmsg.DescribeClusterResponse) []plan.Broker {
+	brokers := make([]plan.Broker, 0, len(cluster.Brokers))
+	for _, b := range cluster.Brokers {
+		rack := ""
+		if b.Rack != nil {
+			rack = *b.Rack
+		}
+		brokers = append(brokers, plan.Broker{ID: b.NodeID, Fenced: b.IsFenced, Rack: rack})
+	}
+	slices.SortFunc(brokers, func(a, b plan.Broker) int { return int(a.ID) - int(b.ID) })
+	return brokers
+}
+
+// readEach reads the own dynamic configuration of live brokers directly, and of the other nodes as controllers.
+func (c *conn) readEach(ctx context.Context, cluster *kmsg.DescribeClusterResponse, ids []int32) map[int32]map[string]string {
+	if len(ids) == 0 {
+		return nil
+	}
+	nodes := nodesAt(c.brokers, cluster, ids)
+	var others []int32
+	for _, id := range ids {
+		if !slices.ContainsFunc(cluster.Brokers, func(b kmsg.DescribeClusterResponseBroker) bool { return b.NodeID == id }) {
+			others = append(others, id)
+		}
+	}
+	if len(others) > 0 && c.controllers != nil {
+		if _, registered, err := choose(ctx, c.controllers, describeControllers); err == nil {
+			for id, node := range nodesAt(c.controllers, registered, others) {
+				nodes[id] = node
+			}
+		}
+	}
+	return readNodes(ctx, nodes)
+}
+
+// nodesAt finds those of ids that are listed and not fenced.
+func nodesAt(e *endpoints, cluster *kmsg.DescribeClusterResponse, ids []int32) map[int32]*kgo.Broker {
+	nodes := make(map[int32]*kgo.Broker, len(ids))
+	for _, b := range cluster.Brokers {
+		if !b.IsFenced && slices.Contains(ids, b.NodeID) {
+			nodes[b.NodeID] = e.at(b.NodeID, b.Host, b.Port)
+		}
+	}
+	return nodes
+}
+
+// readNodes asks each node for its own dynamic configuration; a node that fails is left out.
+func readNodes(ctx context.Context, nodes map[int32]*kgo.Broker) map[int32]map[string]string {
+	const atOnce = 32
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	var (
+		mu      sync.Mutex
+		group   errgroup.Group
+		configs = make(map[int32]map[string]string, len(nodes))
+	)
+	group.SetLimit(atOnce)
+	for id, node := range nodes {
+		group.Go(func() error {
+			if config, err := readDynamic(ctx, node, id); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				configs[id] = config
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // none returns an error: the one that failed is missing
+	return configs
+}
