@@ -36,7 +36,7 @@ func root(log *slog.Logger) *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(serveCommand(log), versionCommand())
+	cmd.AddCommand(serveCommand(log), backupCommand(), restoreCommand(), versionCommand())
 	return cmd
 }
 

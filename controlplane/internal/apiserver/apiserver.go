@@ -10,6 +10,7 @@ import (
 	"net"
 
 	"k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/rest"
 	logsapi "k8s.io/component-base/logs/api/v1"
@@ -62,6 +63,9 @@ func complete(ctx context.Context, cfg Config) (options.CompletedOptions, error)
 	opts.Authentication.ServiceAccounts.OptionalTokenGetter = newTokenSubjects
 	if err := parse(opts, cfg); err != nil {
 		return options.CompletedOptions{}, err
+	}
+	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
+		return options.CompletedOptions{}, fmt.Errorf("apply feature gates: %w", err)
 	}
 	opts.SecureServing.Listener = cfg.Listener
 	opts.GenericServerRunOptions.AdvertiseAddress = net.ParseIP(host(cfg.Listener))

@@ -16,6 +16,9 @@ import (
 // issuer is the name service account tokens carry; changing it would make every issued token invalid.
 const issuer = "https://kubernetes.default.svc"
 
+// gates switches off what renews leases of its own every few seconds and only serves several API servers side by side.
+const gates = "APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"
+
 // owned are the flags that tie the server to its data directory. They cannot be passed through.
 func owned(cfg Config) map[string]string {
 	d := cfg.Dir
@@ -49,8 +52,6 @@ func defaults(d datadir.Dir) map[string]string {
 		"profiling":             "false",
 		// Open watches would otherwise hold a stop for up to a minute.
 		"shutdown-watch-termination-grace-period": "5s",
-		// Both renew leases of their own every few seconds, which only serves several API servers side by side.
-		"feature-gates": "APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false",
 	}
 }
 
@@ -63,22 +64,25 @@ func parse(opts *options.Options, cfg Config) error {
 	for _, set := range sets.FlagSets {
 		flags.AddFlagSet(set)
 	}
-	for name, value := range defaults(cfg.Dir) {
-		if err := flags.Set(name, value); err != nil {
-			return fmt.Errorf("set --%s=%s: %w", name, value, err)
-		}
-		flags.Lookup(name).Changed = false
-	}
-	if err := flags.Parse(cfg.Extra); err != nil {
+	// Gates add up, so ours come first; any other flag of ours is set only when it was not passed through.
+	if err := flags.Parse(append([]string{"--feature-gates=" + gates}, cfg.Extra...)); err != nil {
 		return fmt.Errorf("flags after --: %w (they are those of kube-apiserver)", err)
 	}
 	if rest := flags.Args(); len(rest) > 0 {
 		return fmt.Errorf("arguments after -- must be kube-apiserver flags, got %q", strings.Join(rest, " "))
 	}
-	for name, value := range owned(cfg) {
+	ours := owned(cfg)
+	for name := range ours {
 		if flags.Changed(name) {
 			return fmt.Errorf("--%s cannot be passed through: it is set from the data directory and castellan-controlplane's own flags", name)
 		}
+	}
+	for name, value := range defaults(cfg.Dir) {
+		if !flags.Changed(name) {
+			ours[name] = value
+		}
+	}
+	for name, value := range ours {
 		if err := flags.Set(name, value); err != nil {
 			return fmt.Errorf("set --%s=%s: %w", name, value, err)
 		}

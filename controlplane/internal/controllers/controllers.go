@@ -24,6 +24,7 @@ const (
 	leaseDuration = 20 * time.Second
 	renewDeadline = 15 * time.Second
 	retryPeriod   = 5 * time.Second
+	namespacePoll = 50 * time.Millisecond
 	// stopTimeout bounds a stop when etcd no longer answers.
 	stopTimeout = 5 * time.Second
 )
@@ -73,9 +74,37 @@ func (r *Runner) Stop() {
 // lead campaigns again whenever the lease is lost, for instance because etcd stood still.
 func (r *Runner) lead(ctx context.Context) {
 	for ctx.Err() == nil && !r.isStopping() {
-		if err := r.term(ctx); err != nil {
+		err := r.awaitNamespace(ctx)
+		if err == nil {
+			err = r.term(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			r.log.ErrorContext(ctx, "built-in controllers do not run, trying again", slog.String("error", err.Error()))
 			r.pause(ctx)
+		}
+	}
+}
+
+// awaitNamespace waits for the lease's namespace, which the server makes in its first moments; the first attempt at the
+// lease would otherwise fail and cost a whole retry period.
+func (r *Runner) awaitNamespace(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(r.config)
+	if err != nil {
+		return fmt.Errorf("create client: %w", err)
+	}
+	ticker := time.NewTicker(namespacePoll)
+	defer ticker.Stop()
+	for {
+		_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stopped while waiting for namespace %s: %w", metav1.NamespaceSystem, err)
+		case <-r.stopping:
+			return nil
+		case <-ticker.C:
 		}
 	}
 }

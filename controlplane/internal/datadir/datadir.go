@@ -41,6 +41,18 @@ func Open(root string) (Dir, error) {
 	return Dir(abs), nil
 }
 
+// Existing returns a data directory that some start made, and changes nothing.
+func Existing(root string) (Dir, error) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return "", fmt.Errorf("find the absolute path of %s: %w", root, err)
+	}
+	if _, err := os.Stat(Dir(abs).CACert()); err != nil {
+		return "", fmt.Errorf("%s is no data directory of a control plane: %w", abs, err)
+	}
+	return Dir(abs), nil
+}
+
 func (d Dir) path(elem ...string) string {
 	return filepath.Join(append([]string{string(d)}, elem...)...)
 }

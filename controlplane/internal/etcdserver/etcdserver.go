@@ -18,13 +18,14 @@ import (
 
 const (
 	// MemberName and PeerURL name the only member; a restored data directory must carry the same names.
-	MemberName = "default"
+	MemberName = "castellan"
 	// PeerURL is nominal: etcd wants host and port, nobody listens there and nobody dials it.
 	PeerURL = "http://localhost:2380"
 
 	clientURL    = "http://localhost:2379" // nominal too
 	quotaBytes   = 4 << 30
 	startTimeout = 60 * time.Second
+	slowRequest  = 500 * time.Millisecond
 )
 
 // Server is a running etcd.
@@ -68,6 +69,8 @@ func config(dir datadir.Dir, log *zap.Logger) (*embed.Config, error) {
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.EnableGRPCGateway = false
 	cfg.QuotaBackendBytes = quotaBytes
+	// The library leaves this at zero, which calls every request slow.
+	cfg.WarningUnaryRequestDuration = slowRequest
 	return cfg, nil
 }
 

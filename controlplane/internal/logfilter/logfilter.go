@@ -20,11 +20,16 @@ func noise() [][]byte {
 		// The unix socket is the access control: only this process's user may enter its folder.
 		"Running http and grpc server on single port",
 		"serving insecure client requests",
+		"stopping insecure grpc server due to error",
+		"stopped insecure grpc server due to error",
 		"serving client traffic insecurely",
 		"simple token is not cryptographically signed",
 		"failed to stop HTTP server",
 		"setting up serving from embedded etcd failed",
 		"failed to serve",
+		// Old versions of the built-in APIs are not served.
+		"because it has no resources",
+		"The manifest file is empty, ignoring",
 		// The built-in APIs have no OpenAPI document of their own behind the aggregator until it is first asked for.
 		"OpenAPI AggregationController",
 		// There is no Service network here.
