@@ -98,7 +98,7 @@ func (r *resolver) offered() string {
 	if len(versions) == 0 {
 		return "; no Package exists yet"
 	}
-	slices.SortFunc(versions, compareVersions)
+	slices.SortFunc(versions, CompareVersions)
 	return "; Packages exist for " + strings.Join(slices.Compact(versions), ", ")
 }
 
@@ -108,7 +108,7 @@ func (r *resolver) changes() {
 	if old == nil {
 		return
 	}
-	if compareVersions(r.spec.Version, old.Version) < 0 {
+	if CompareVersions(r.spec.Version, old.Version) < 0 {
 		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: the cluster's metadata.version was finalized for %s", old.Version, r.spec.Version, old.Version), "keep "+old.Version+" or a later one")
 	}
 	if r.spec.MetadataVersion != old.MetadataVersion {
@@ -218,7 +218,8 @@ func (r *resolver) listeners() {
 	}
 }
 
-func compareVersions(a, b string) int {
+// CompareVersions orders release numbers such as 3.9.2 and 4.3.1.
+func CompareVersions(a, b string) int {
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := 0; i < len(as) && i < len(bs); i++ {
 		if len(as[i]) != len(bs[i]) {

@@ -1,0 +1,342 @@
+// Package health says in words how a cluster is: the conditions and the status that
+// kubectl, the CLI and the console all show. It decides nothing and touches nothing.
+package health
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	corev1 "k8s.io/api/core/v1"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/layout"
+	"castellan.dev/castellan/core/plan"
+)
+
+// Input is what a pass knows at its end.
+type Input struct {
+	Generation int64
+	// Problems of the newest spec.
+	Problems []cluster.Problem
+	// Resolved is false when not even an accepted spec could be resolved; Want, Have and
+	// Plan are then empty.
+	Resolved bool
+	Want     cluster.Model
+	Have     plan.World
+	Plan     plan.Plan
+	// Failed is the error of a step of this pass, if any.
+	Failed string
+	// CASecret names the Secret with the trust of TLS listeners.
+	CASecret string
+}
+
+// Status is the status of the KafkaCluster, without transition times.
+func Status(in Input) api.KafkaClusterStatus {
+	st := api.KafkaClusterStatus{ObservedGeneration: in.Generation, Conditions: Conditions(in)}
+	if in.Resolved {
+		st.ClusterID = cmp.Or(in.Have.ClusterID, in.Have.Kafka.ClusterID)
+		st.Version = lowestVersion(in.Have.Nodes)
+		st.MetadataVersion = in.Have.Kafka.MetadataVersion
+		st.Revision = in.Have.Revision
+		st.Nodes = counts(in)
+		st.Quorum = quorum(in.Have.Kafka)
+		st.Listeners = listeners(in)
+	}
+	st.Doing = doing(st.Conditions)
+	return st
+}
+
+// Conditions are the conditions of the KafkaCluster, in the sense of kstatus. Messages
+// name what and why, never how far, so that they do not flap.
+func Conditions(in Input) []metav1.Condition {
+	c := conditions{generation: in.Generation}
+	accepted(&c, in)
+	available(&c, in)
+	reconciling(&c, in)
+	stalled(&c, in)
+	ready(&c, in)
+	return c.list
+}
+
+type conditions struct {
+	generation int64
+	list       []metav1.Condition
+}
+
+func (c *conditions) set(kind string, status metav1.ConditionStatus, reason, message string) {
+	c.list = append(c.list, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: clip(message), ObservedGeneration: c.generation})
+}
+
+func (c *conditions) is(kind string, status metav1.ConditionStatus) bool {
+	return slices.ContainsFunc(c.list, func(x metav1.Condition) bool { return x.Type == kind && x.Status == status })
+}
+
+func (c *conditions) message(kind string) string {
+	for _, x := range c.list {
+		if x.Type == kind {
+			return x.Message
+		}
+	}
+	return ""
+}
+
+// clip keeps a message within what the API server takes (32 KiB).
+func clip(s string) string {
+	const most = 30000
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + " …"
+}
+
+func accepted(c *conditions, in Input) {
+	var errs, warnings []string
+	for _, p := range in.Problems {
+		if p.Severity == cluster.Error {
+			errs = append(errs, p.String())
+		} else {
+			warnings = append(warnings, p.String())
+		}
+	}
+	switch {
+	case len(errs) > 0 && in.Resolved:
+		c.set(api.ConditionAccepted, metav1.ConditionFalse, "InvalidSpec", "the last good spec stays in force: "+strings.Join(errs, " | "))
+	case len(errs) > 0:
+		c.set(api.ConditionAccepted, metav1.ConditionFalse, "InvalidSpec", strings.Join(errs, " | "))
+	case len(warnings) > 0:
+		c.set(api.ConditionAccepted, metav1.ConditionTrue, "AcceptedWithWarnings", strings.Join(warnings, " | "))
+	default:
+		c.set(api.ConditionAccepted, metav1.ConditionTrue, "Accepted", "the spec is in force")
+	}
+}
+
+func available(c *conditions, in Input) {
+	k := in.Have.Kafka
+	switch {
+	case !in.Resolved:
+		c.set(api.ConditionAvailable, metav1.ConditionUnknown, "NotAccepted", "no spec has been accepted yet")
+	case in.Want.State == api.StateStopped:
+		c.set(api.ConditionAvailable, metav1.ConditionFalse, "Stopped", "spec.state is Stopped")
+	case !k.Known || !k.PartitionsKnown:
+		c.set(api.ConditionAvailable, metav1.ConditionUnknown, "KafkaUnreadable", whyUnknown(k))
+	default:
+		offline, under := unserved(k)
+		switch {
+		case offline != "":
+			c.set(api.ConditionAvailable, metav1.ConditionFalse, "PartitionsOffline", "no leader: "+offline)
+		case under != "":
+			c.set(api.ConditionAvailable, metav1.ConditionFalse, "UnderMinISR", "fewer in-sync replicas than min.insync.replicas: "+under)
+		default:
+			c.set(api.ConditionAvailable, metav1.ConditionTrue, "Served", "every partition has a leader and enough in-sync replicas")
+		}
+	}
+}
+
+func whyUnknown(k plan.Kafka) string {
+	if k.Known {
+		return "no broker answers, only controllers do"
+	}
+	if k.Why == "" {
+		return "Kafka has not been asked yet"
+	}
+	return k.Why
+}
+
+// unserved names partitions without a leader and partitions under min ISR.
+func unserved(k plan.Kafka) (offline, under string) {
+	var off, low []string
+	for i := range k.Topics {
+		t := &k.Topics[i]
+		for j := range t.Partitions {
+			switch part := &t.Partitions[j]; {
+			case part.Leader < 0:
+				off = append(off, fmt.Sprintf("%s-%d", t.Name, j))
+			case len(part.ISR) < t.MinISR:
+				low = append(low, fmt.Sprintf("%s-%d", t.Name, j))
+			}
+		}
+	}
+	return some(off), some(low)
+}
+
+func some(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return strings.Join(names[:most], ", ") + " and others"
+}
+
+func reconciling(c *conditions, in Input) {
+	switch {
+	case !in.Resolved:
+		c.set(api.ConditionReconciling, metav1.ConditionFalse, "NotAccepted", "no spec has been accepted yet")
+	case len(in.Plan.Steps) > 0:
+		s := in.Plan.Steps[0]
+		c.set(api.ConditionReconciling, metav1.ConditionTrue, string(s.Kind), stepWords(s))
+	case firstBlock(in.Plan, false) != nil:
+		b := firstBlock(in.Plan, false)
+		c.set(api.ConditionReconciling, metav1.ConditionTrue, b.Reason, b.Message)
+	case len(in.Plan.Upcoming) > 0:
+		s := in.Plan.Upcoming[0]
+		c.set(api.ConditionReconciling, metav1.ConditionTrue, string(s.Kind), "next: "+stepWords(s))
+	default:
+		c.set(api.ConditionReconciling, metav1.ConditionFalse, "Done", "nothing is to be done")
+	}
+}
+
+func firstBlock(p plan.Plan, stalled bool) *plan.Block {
+	i := slices.IndexFunc(p.Blocked, func(b plan.Block) bool { return b.Stalled == stalled })
+	if i < 0 {
+		return nil
+	}
+	return &p.Blocked[i]
+}
+
+// stepWords is a step as a person would say it.
+func stepWords(s plan.Step) string {
+	verb, ok := map[plan.Kind]string{
+		plan.CreateNode: "creating node", plan.AnswerStorage: "answering for the disks of node", plan.UpdateProcess: "restarting node",
+		plan.UpdateLive: "updating node", plan.StopNode: "stopping node", plan.StartNode: "starting node", plan.DeleteNode: "removing node",
+		plan.AddVoter: "adding voter", plan.RemoveVoter: "removing voter",
+	}[s.Kind]
+	if !ok {
+		return s.Reason
+	}
+	return fmt.Sprintf("%s %d: %s", verb, s.Node, s.Reason)
+}
+
+func stalled(c *conditions, in Input) {
+	var why []string
+	for _, b := range in.Plan.Blocked {
+		if b.Stalled {
+			why = append(why, b.Message)
+		}
+	}
+	switch {
+	case !in.Resolved:
+		c.set(api.ConditionStalled, metav1.ConditionTrue, "NotAccepted", "no spec could be accepted: see Accepted")
+	case in.Failed != "":
+		c.set(api.ConditionStalled, metav1.ConditionTrue, "StepFailed", in.Failed)
+	case len(why) > 0:
+		c.set(api.ConditionStalled, metav1.ConditionTrue, firstBlock(in.Plan, true).Reason, strings.Join(slices.Compact(why), " | "))
+	default:
+		c.set(api.ConditionStalled, metav1.ConditionFalse, "Moving", "nothing blocks")
+	}
+}
+
+func ready(c *conditions, in Input) {
+	switch {
+	case c.is(api.ConditionAccepted, metav1.ConditionFalse):
+		c.set(api.ConditionReady, metav1.ConditionFalse, "InvalidSpec", c.message(api.ConditionAccepted))
+	case in.Want.Paused:
+		c.set(api.ConditionReady, metav1.ConditionFalse, "Paused", "spec.paused is true: nothing is changed until it is false")
+	case c.is(api.ConditionStalled, metav1.ConditionTrue):
+		c.set(api.ConditionReady, metav1.ConditionFalse, "Stalled", c.message(api.ConditionStalled))
+	case in.Want.State == api.StateStopped && in.Plan.Done():
+		c.set(api.ConditionReady, metav1.ConditionFalse, "Stopped", "spec.state is Stopped, and every node has stopped")
+	case !in.Plan.Done():
+		c.set(api.ConditionReady, metav1.ConditionFalse, "Reconciling", c.message(api.ConditionReconciling))
+	case !c.is(api.ConditionAvailable, metav1.ConditionTrue):
+		c.set(api.ConditionReady, metav1.ConditionFalse, "NotAvailable", c.message(api.ConditionAvailable))
+	default:
+		c.set(api.ConditionReady, metav1.ConditionTrue, "Ready", "the newest spec is in force and every partition is served")
+	}
+}
+
+// doing is the Ready condition in one short phrase.
+func doing(conditions []metav1.Condition) string {
+	for _, x := range conditions {
+		if x.Type != api.ConditionReady {
+			continue
+		}
+		if x.Status == metav1.ConditionTrue {
+			return ""
+		}
+		const most = 120
+		if runes := []rune(x.Message); len(runes) > most {
+			return string(runes[:most]) + "…"
+		}
+		return x.Message
+	}
+	return ""
+}
+
+func lowestVersion(nodes []plan.Node) string {
+	lowest := ""
+	for _, n := range nodes {
+		if v := n.Status.Version; v != "" && (lowest == "" || cluster.CompareVersions(v, lowest) < 0) {
+			lowest = v
+		}
+	}
+	return lowest
+}
+
+func counts(in Input) api.NodeCounts {
+	n := api.NodeCounts{Desired: int32(len(in.Want.Nodes))} //nolint:gosec // at most 50,000
+	byID := map[int32]string{}
+	for i := range in.Want.Nodes {
+		byID[in.Want.Nodes[i].ID] = layout.ProcessHash(in.Want.Nodes[i].Process)
+	}
+	for i := range in.Have.Nodes {
+		st := &in.Have.Nodes[i].Status
+		if st.Ready {
+			n.Ready++
+		}
+		if want, ok := byID[in.Have.Nodes[i].Spec.NodeID]; ok && st.Process != nil && st.Process.Hash == want {
+			n.Updated++
+		}
+	}
+	return n
+}
+
+func quorum(k plan.Kafka) *api.QuorumStatus {
+	if !k.Known {
+		return nil
+	}
+	q := &api.QuorumStatus{Leader: k.Quorum.Leader, Epoch: k.Quorum.LeaderEpoch, Voters: []int32{}}
+	for _, v := range k.Quorum.Voters {
+		q.Voters = append(q.Voters, v.ID)
+	}
+	for _, o := range k.Quorum.Observers {
+		q.Observers = append(q.Observers, o.ID)
+	}
+	slices.Sort(q.Voters)
+	slices.Sort(q.Observers)
+	return q
+}
+
+func listeners(in Input) []api.ListenerStatus {
+	var out []api.ListenerStatus
+	for _, l := range in.Want.Listeners {
+		addresses := map[string]bool{}
+		for i := range in.Have.Nodes {
+			s := &in.Have.Nodes[i].Spec
+			if port, ok := s.Ports[l.Name]; ok {
+				addresses[fmt.Sprintf("%s:%d", bracketed(s.Address), port)] = true
+			}
+		}
+		if len(addresses) == 0 {
+			continue
+		}
+		st := api.ListenerStatus{Name: l.Name, BootstrapServers: strings.Join(slices.Sorted(maps.Keys(addresses)), ",")}
+		if l.TLS != nil {
+			st.CASecretRef = &corev1.LocalObjectReference{Name: in.CASecret}
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+func bracketed(address string) string {
+	if strings.Contains(address, ":") {
+		return "[" + address + "]"
+	}
+	return address
+}
