@@ -87,6 +87,8 @@ func (v Valid) String() string {
 		return v.Min + " to " + v.Max + ", or " + v.Or
 	case v.Min != "" && v.Max != "":
 		return v.Min + " to " + v.Max
+	case v.Min != "" && v.Or != "":
+		return v.Min + " or more, or " + v.Or
 	case v.Min != "":
 		return v.Min + " or more"
 	case v.Max != "":

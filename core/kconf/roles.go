@@ -16,9 +16,14 @@ func review(k Key, controllersRead map[string]bool) Key {
 // Security keys are printed as per-broker, but DynamicBrokerConfig refuses the stores without a listener prefix, and
 // DynamicListenerConfig refuses any other change of an existing listener ("restart broker or create a new listener"). Config
 // providers are resolved when the file is read. Calling such a key live would leave a change that is never in force.
+//
+// The assignment intervals of groups are live, but a node checks them against their read-only bounds while it reads its file:
+// with a raised minimum in the file and the interval only in Kafka it refuses to start (measured on 4.3.1). So they stay together.
 func reviewMode(k Key) UpdateMode {
-	if k.Name == "config.providers" || k.Name == "principal.builder.class" ||
-		strings.HasPrefix(k.Name, "ssl.") || strings.HasPrefix(k.Name, "sasl.") {
+	if matches([]string{
+		"ssl.*", "sasl.*", "principal.builder.class", "config.providers",
+		"group.consumer.assignment.interval.ms", "group.share.assignment.interval.ms", "group.streams.assignment.interval.ms",
+	}, k.Name) {
 		return ReadOnly
 	}
 	return k.UpdateMode
@@ -85,13 +90,10 @@ func brokerOnly() []string {
 		"fetch.*",
 		"follower.fetch.*",
 		"follower.replication.*",
-		"group.consumer.assignment.interval.ms",
 		"group.coordinator.*",
 		"group.initial.rebalance.delay.ms",
 		"group.max.*",
 		"group.min.*",
-		"group.share.assignment.interval.ms",
-		"group.streams.assignment.interval.ms",
 		"initial.broker.registration.timeout.ms",
 		"leader.replication.*",
 		"log.cleaner.*",

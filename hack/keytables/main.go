@@ -242,6 +242,9 @@ func validLiteral(k key) string {
 	if m := rangeOr.FindStringSubmatch(v.Text); m != nil {
 		return fmt.Sprintf("Min: %q, Max: %q, Or: %q", m[1], m[2], m[3])
 	}
+	if strings.HasPrefix(v.Text, minusOneText) {
+		return `Min: "1", Or: "-1"`
+	}
 	var fields []string
 	add := func(format string, args ...any) { fields = append(fields, fmt.Sprintf(format, args...)) }
 	if v.Min != "" {
@@ -270,6 +273,9 @@ func validLiteral(k key) string {
 
 // rangeOr is how Kafka prints "a range, or this one value", which it checks with a lambda.
 var rangeOr = regexp.MustCompile(`^\[(-?\d+),\.\.\.,(-?\d+)\] or (-?\d+)$`)
+
+// minusOneText begins the prose by which Kafka 3.9 prints "-1, or more than 0", which it checks with a lambda.
+const minusOneText = "The default value of -1 means that this will be set to the configured value of"
 
 // deprecatedDoc matches the ways Kafka's documentation marks a whole key: ConfigDef itself has no such flag.
 var deprecatedDoc = regexp.MustCompile(`(?i)^\[?deprecated|this config(uration)? (is|has been) deprecated`)
