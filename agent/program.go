@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+)
+
+// ownBinary as Args[0] of a Program is the agent's own executable.
+const ownBinary = "castellan"
+
+// tokenVariable marks a process, so that one that was started just before the agent was
+// killed is found again.
+const tokenVariable = "HOST_PROCESS_TOKEN"
+
+// ProgramHash names a Program by content: "sha256:<hex>". The user is left out: which user
+// a Host's processes run as takes effect with the next start and is no reason for one.
+func ProgramHash(p api.Program) string {
+	p.User = ""
+	data, err := json.Marshal(p)
+	if err != nil {
+		// Plain data cannot fail; if it does, it must not look like an unchanged program.
+		return fmt.Sprintf("unhashable: %v", err)
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// environment of a process: a little of the agent's own, where its archive lies, what the
+// program asks for, and its mark.
+func environment(p api.Program, archive, token string) []string {
+	env := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for _, name := range []string{"PATH", "HOME", "JAVA_HOME", "LANG", "TZ"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env[name] = value
+		}
+	}
+	if archive != "" {
+		env["ARCHIVE"] = archive
+	}
+	maps.Copy(env, p.Env)
+	env[tokenVariable] = token
+	list := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, name+"="+env[name])
+	}
+	return list
+}
+
+// installExecutable copies the agent's executable below dir, named by content, so that
+// what it starts does not change or vanish when the file is built anew.
+func installExecutable(source, dir string) (string, error) {
+	data, err := os.ReadFile(source)
+	if err != nil {
+		return "", fmt.Errorf("read the agent's executable: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	target := filepath.Join(dir, ownBinary+"-"+hex.EncodeToString(sum[:6]))
+	if info, err := os.Stat(target); err == nil && info.Size() == int64(len(data)) {
+		return target, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make the folder of executables: %w", err)
+	}
+	temp := target + ".new"
+	if err := os.WriteFile(temp, data, 0o755); err != nil {
+		return "", fmt.Errorf("copy the agent's executable: %w", err)
+	}
+	if err := os.Rename(temp, target); err != nil {
+		return "", fmt.Errorf("place the agent's executable: %w", err)
+	}
+	return target, nil
+}
