@@ -155,7 +155,7 @@ func (s *Store) fetchFrom(ctx context.Context, spec Spec, source Source, r *repo
 	if err != nil {
 		return Artifact{}, fmt.Errorf("make folder: %w", err)
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }()
 	if source.Cache != "" {
 		if source, err = findCached(source.Cache, spec); err != nil {
 			return Artifact{}, err

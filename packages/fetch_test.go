@@ -117,8 +117,7 @@ func TestFetchRefusesADamagedSource(t *testing.T) {
 	s := newStore(t)
 	_, err := s.Fetch(t.Context(), spec, nil)
 	refused(t, err, archive.Path, "expected sha512:"+archive.SHA512, "found sha512:", "get it again")
-	var wrong *packages.DigestError
-	if !errors.As(err, &wrong) {
+	if _, ok := errors.AsType[*packages.DigestError](err); !ok {
 		t.Errorf("got %#v", err)
 	}
 	if all, err := s.Artifacts(); err != nil || len(all) != 0 {

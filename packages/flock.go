@@ -36,7 +36,7 @@ func (s *Store) sweep() {
 	if err != nil {
 		return
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 		_ = clearFolder(s.tmp())
 	}
@@ -48,7 +48,7 @@ func (s *Store) lockPath(name string) string {
 
 // flock waits for a lock on the file, and calls waiting once if it has to.
 func flock(ctx context.Context, path string, how int, waiting func()) (release func(), err error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // to open what the caller or the store names is its task
 	if err != nil {
 		return nil, fmt.Errorf("open lock file: %w", err)
 	}

@@ -222,7 +222,7 @@ func TestALongStepIsNeverSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var told []string
-		r := report(func(u Update) { told = append(told, fmt.Sprintf("%s %s", time.Since(start).Round(time.Second), u.Text)) })
+		r := report(func(u Update) { told = append(told, time.Since(start).Round(time.Second).String()+" "+u.Text) })
 		r.say("working")
 		<-time.After(11*time.Second + 500*time.Millisecond)
 		r.stop()

@@ -30,7 +30,7 @@ func (s *Store) freeBytes() (int64, error) {
 	if err := unix.Statfs(s.Dir, &st); err != nil {
 		return 0, fmt.Errorf("ask for the free space of %s: %w", s.Dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec // no file system has 8 EiB free
+	return int64(st.Bavail) * st.Bsize, nil //nolint:gosec // no file system has 8 EiB free
 }
 
 func inMiB(n int64) string {

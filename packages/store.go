@@ -41,23 +41,25 @@ type Store struct {
 	free func() (int64, error) // tests
 }
 
-// CacheDirEnv overrides the folder of the store that all commands of one user share.
+// CacheDirEnv overrides the folder of everything that all commands of one user share.
 const CacheDirEnv = "CASTELLAN_CACHE"
 
-// DefaultDir is the folder of the user's store: $CASTELLAN_CACHE, else "castellan" in the user's cache folder.
+// DefaultDir is the folder of the user's store: "packages" in $CASTELLAN_CACHE, else in "castellan" in the user's cache
+// folder.
 func DefaultDir() (string, error) {
-	if dir := os.Getenv(CacheDirEnv); dir != "" {
-		abs, err := filepath.Abs(dir)
+	dir := os.Getenv(CacheDirEnv)
+	if dir == "" {
+		cache, err := os.UserCacheDir()
 		if err != nil {
-			return "", fmt.Errorf("%s=%s: %w", CacheDirEnv, dir, err)
+			return "", fmt.Errorf("find the cache folder, set %s to choose one: %w", CacheDirEnv, err)
 		}
-		return abs, nil
+		dir = filepath.Join(cache, "castellan")
 	}
-	dir, err := os.UserCacheDir()
+	abs, err := filepath.Abs(filepath.Join(dir, "packages"))
 	if err != nil {
-		return "", fmt.Errorf("find the cache folder, set %s to choose one: %w", CacheDirEnv, err)
+		return "", fmt.Errorf("find the package store in %s: %w", dir, err)
 	}
-	return filepath.Join(dir, "castellan"), nil
+	return abs, nil
 }
 
 func (s *Store) mvn() string {
@@ -253,7 +255,7 @@ func unseal(sealed []byte) ([]byte, error) {
 
 // syncFolder makes a rename in it survive a power loss.
 func syncFolder(dir string) error {
-	f, err := os.Open(dir)
+	f, err := os.Open(dir) //nolint:gosec // to open what the caller or the store names is its task
 	if err != nil {
 		return fmt.Errorf("open folder: %w", err)
 	}

@@ -109,7 +109,7 @@ type Provided struct {
 // intact checks a tree if there is one, and sets it aside, saying why, if it is damaged.
 func (s *Store) intact(ctx context.Context, d Digest, r *reporter) (tree Tree, damage string, err error) {
 	if _, err := os.Lstat(s.unpackedPath(d)); err != nil {
-		return Tree{}, "", nil //nolint:nilerr // no tree yet: it will be unpacked
+		return Tree{}, "", nil
 	}
 	release, err := s.acquire(ctx, d.name(), r)
 	if err != nil {
@@ -118,8 +118,7 @@ func (s *Store) intact(ctx context.Context, d Digest, r *reporter) (tree Tree, d
 	defer release()
 	r.say("checking the unpacked package %s", d)
 	m, err := s.verifyTree(ctx, d, true)
-	var bad *DamageError
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*DamageError](err); ok {
 		r.say("%v", bad)
 		return Tree{}, bad.Error() + "; it was replaced", s.setAside(s.unpackedPath(d))
 	}
@@ -186,7 +185,7 @@ func (s *Store) unpackArchive(ctx context.Context, d Digest, r *reporter) (Tree,
 	if err != nil {
 		return Tree{}, fmt.Errorf("make folder: %w", err)
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }()
 	m, err := extract(ctx, a, filepath.Join(folder, "files"), s.limits(), r)
 	if err != nil {
 		return Tree{}, s.unusable(d, fmt.Errorf("unpack %s %s: %w", a.Product, a.Version, err))
@@ -199,8 +198,7 @@ func (s *Store) unpackArchive(ctx context.Context, d Digest, r *reporter) (Tree,
 
 // unusable sets the archive aside if it is what failed.
 func (s *Store) unusable(d Digest, err error) error {
-	var wrong *DigestError
-	if errors.As(err, &wrong) {
+	if _, ok := errors.AsType[*DigestError](err); ok {
 		return errors.Join(err, s.setAside(s.archivePath(d)))
 	}
 	return err
@@ -245,7 +243,7 @@ func extract(ctx context.Context, a Artifact, dir string, limits Limits, r *repo
 	if err != nil {
 		return manifest{}, fmt.Errorf("open folder: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	x := &extraction{root: root, m: manifest{Digest: a.Digest, Root: a.Root}, total: a.UnpackedSize, r: r}
 	if err := readArchive(ctx, a.Path, a.Digest, limits, x.put); err != nil {
 		return manifest{}, err

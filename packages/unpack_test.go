@@ -23,7 +23,7 @@ func untgz(t *testing.T, file string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	z, err := gzip.NewReader(in)
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func write(ctx context.Context, version, out string) error {
 	if err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	lock := packages.Lock{Product: "Kafka", Version: version, Root: "kafka_2.13-" + version}
 	for _, d := range roots(version) {
 		lock.From = append(lock.From, d.Group+":"+d.Artifact+":"+d.Version)
@@ -129,7 +129,7 @@ func entries(repository, jars string) ([]packages.LockEntry, error) {
 			return err
 		}
 		found = append(found, entry)
-		return os.Link(path, filepath.Join(jars, entry.File))
+		return os.Link(path, filepath.Join(jars, entry.File)) //nolint:gosec // a temporary folder that only this process and mvn write to
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read what mvn resolved: %w", err)
