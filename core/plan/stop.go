@@ -3,9 +3,19 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 )
+
+// Stop decides the next steps of a whole stop and nothing else; it is what remains of a
+// plan when a cluster is being deleted.
+func Stop(want cluster.Model, have World, now time.Time) Plan {
+	p := newPass(want, have, now)
+	p.stopAll()
+	return p.plan
+}
 
 // stopAll stops pure brokers together, then the other nodes one at a time, the active
 // controller last, so that as long as possible somebody can approve a controlled shutdown.

@@ -1,0 +1,330 @@
+package engine
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+		"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/health"
+	"castellan.dev/castellan/core/layout"
+	"castellan.dev/castellan/core/plan"
+)
+
+// AcceptDataLoss is the annotation on a KafkaCluster that lists node ids (comma separated)
+// whose lost data a user has given up.
+const AcceptDataLoss = "castellan.dev/accept-data-loss"
+
+// keptRevisions is how many ClusterRevisions of a cluster are kept, besides those that a
+// node names.
+const keptRevisions = 20
+
+// Engine makes passes. It keeps nothing between them.
+type Engine struct {
+	Kafka        Kafka
+	Nodes        Nodes
+	Catalog      Catalog
+	Revisions    Revisions
+	Certificates Certificates
+	// Fresh draws random ids: one for a cluster and n for directories.
+	Fresh func(n int) plan.Fresh
+	Now   func() time.Time
+	// CASecret names the Secret with the trust of a cluster's TLS listeners.
+	CASecret func(cluster string) string
+}
+
+// Result is what a pass found and did.
+type Result struct {
+	Status api.KafkaClusterStatus
+	Plan   plan.Plan
+	// Again is how long to wait at most before the next pass; zero is the ordinary resync.
+	Again time.Duration
+	// Gone says that everything of a deleted cluster is gone.
+	Gone bool
+}
+
+// Pass makes one pass over a cluster. A step that fails is told in the status; an error
+// means that the pass could not be made at all.
+func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error) {
+	if kc.DeletionTimestamp != nil {
+		return e.remove(ctx, kc)
+	}
+	f, err := e.read(ctx, kc)
+	if err != nil {
+		return Result{}, err
+	}
+	model, problems, rev, err := e.resolve(ctx, kc, &f)
+	if err != nil {
+		return Result{}, err
+	}
+	in := health.Input{Generation: kc.Generation, Problems: problems, CASecret: e.CASecret(kc.Name)}
+	if rev == nil {
+		return Result{Status: health.Status(in)}, nil
+	}
+	world, err := e.observe(ctx, kc, &f, rev, model)
+	if err != nil {
+		return Result{}, err
+	}
+	in.Resolved, in.Want, in.Have = true, model, world
+	in.Plan = plan.Compute(model, world, e.Now())
+	failed := e.do(ctx, kc, rev, world, in.Plan.Steps)
+	if failed != nil {
+		in.Failed = failed.Error()
+	}
+	if err := e.prune(ctx, &f); err != nil {
+		return Result{}, err
+	}
+	return Result{Status: health.Status(in), Plan: in.Plan, Again: again(in)}, nil
+}
+
+// again is when to look again without an event.
+func again(in health.Input) time.Duration {
+	switch {
+	case in.Failed != "":
+		return 5 * time.Second
+	case len(in.Plan.Steps) > 0:
+		return time.Second
+	case in.Plan.Again > 0:
+		return in.Plan.Again
+	case !in.Plan.Done():
+		return 3 * time.Second
+	case !in.Have.Kafka.Known:
+		return 5 * time.Second
+	default:
+		return 0
+	}
+}
+
+func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster) (facts, error) {
+	var f facts
+	var err error
+	if f.catalog.Packages, err = e.Catalog.Packages(ctx); err != nil {
+		return f, fmt.Errorf("read the packages: %w", err)
+	}
+	if f.hosts, f.catalog.Hosts, err = e.Catalog.Hosts(ctx); err != nil {
+		return f, fmt.Errorf("read the hosts: %w", err)
+	}
+	if f.revisions, err = e.Revisions.List(ctx, kc); err != nil {
+		return f, fmt.Errorf("read the revisions of cluster %s: %w", kc.Name, err)
+	}
+	if f.nodes, err = e.Nodes.List(ctx, kc); err != nil {
+		return f, fmt.Errorf("read the nodes of cluster %s: %w", kc.Name, err)
+	}
+	return f, nil
+}
+
+// resolve accepts the newest spec, or falls back to the last accepted one. The revision is
+// nil when there is none.
+func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts) (cluster.Model, []cluster.Problem, *api.ClusterRevision, error) {
+	in := Input(kc, f.revisions, f.catalog)
+	model, problems := cluster.Resolve(in)
+	latest := last(f.revisions)
+	if cluster.HasErrors(problems) {
+		if latest == nil {
+			return cluster.Model{}, problems, nil, nil
+		}
+		in.Spec, in.Accepted = latest.Spec.Cluster, nil
+		model, older := cluster.Resolve(in)
+		if cluster.HasErrors(older) {
+			return cluster.Model{}, append(problems, older...), nil, nil
+		}
+		return model, problems, latest, nil
+	}
+	if latest != nil && sameSpec(latest.Spec.Cluster, kc.Spec) {
+		return model, problems, latest, nil
+	}
+	rev := newRevision(kc, latest, model)
+	if err := e.Revisions.Create(ctx, kc, rev); err != nil {
+		return model, problems, nil, fmt.Errorf("record revision %d of cluster %s: %w", rev.Spec.Number, kc.Name, err)
+	}
+	f.revisions = append(f.revisions, *rev)
+	return model, problems, rev, nil
+}
+
+// Input is what Resolve looks at for a KafkaCluster: the same for a pass, for admission
+// and for a preview.
+func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluster.Catalog) cluster.Input {
+	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog}
+	if latest := last(revisions); latest != nil {
+		in.Accepted = &latest.Spec.Cluster
+		in.NodeIDs = latest.Spec.NodeIDs
+	}
+	return in
+}
+
+// sameSpec compares specs as they are stored: quantities of equal text are equal.
+func sameSpec(a, b api.KafkaClusterSpec) bool {
+	x, errA := json.Marshal(a)
+	y, errB := json.Marshal(b)
+	return errA == nil && errB == nil && bytes.Equal(x, y)
+}
+
+func last(revisions []api.ClusterRevision) *api.ClusterRevision {
+	if len(revisions) == 0 {
+		return nil
+	}
+	return &revisions[len(revisions)-1]
+}
+
+func newRevision(kc *api.KafkaCluster, latest *api.ClusterRevision, model cluster.Model) *api.ClusterRevision {
+	rev := &api.ClusterRevision{Spec: api.ClusterRevisionSpec{
+		ClusterName: kc.Name, Number: 1, Generation: kc.Generation,
+		NodeIDs: model.NodeIDs, Cluster: *kc.Spec.DeepCopy(),
+	}}
+	owned := map[string]bool{}
+	if latest != nil {
+		rev.Spec.Number = latest.Spec.Number + 1
+		rev.Spec.ClusterID = latest.Spec.ClusterID
+		for _, key := range latest.Spec.OwnedKeys {
+			owned[key] = true
+		}
+	}
+	for key := range model.Dynamic {
+		owned[key] = true
+	}
+	for key := range owned {
+		rev.Spec.OwnedKeys = append(rev.Spec.OwnedKeys, key)
+	}
+	slices.Sort(rev.Spec.OwnedKeys)
+	rev.Name = fmt.Sprintf("%s-%d", kc.Name, rev.Spec.Number)
+	rev.Namespace = kc.Namespace
+	return rev
+}
+
+func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, rev *api.ClusterRevision, model cluster.Model) (plan.World, error) {
+	certificates, err := e.Certificates.Ensure(ctx, kc, f.nodes)
+	if err != nil {
+		return plan.World{}, fmt.Errorf("issue the certificates of cluster %s: %w", kc.Name, err)
+	}
+	controllers := 0
+	for _, n := range model.Nodes {
+		if n.Controller() {
+			controllers++
+		}
+	}
+	w := plan.World{
+		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, OwnedKeys: rev.Spec.OwnedKeys,
+		Nodes: f.nodes, Hosts: f.hosts, Certificates: certificates,
+		Fresh: e.Fresh(controllers), Accept: acceptedLosses(kc),
+	}
+	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
+	return w, nil
+}
+
+// askKafka observes Kafka, unless there certainly is none to ask.
+func (e *Engine) askKafka(ctx context.Context, kc *api.KafkaCluster, nodes []plan.Node, model cluster.Model) plan.Kafka {
+	at := EndpointsOf(nodes)
+	if len(at.Brokers)+len(at.Controllers) == 0 {
+		return plan.Kafka{Why: "no node of the cluster runs"}
+	}
+	wanted := map[int32]bool{}
+	for _, n := range model.Nodes {
+		wanted[n.ID] = len(n.Dynamic) > 0
+	}
+	var perBroker []int32
+	for _, n := range nodes {
+		if n.Status.Ready && hasBroker(n.Spec.Roles) && (wanted[n.Spec.NodeID] || len(n.Spec.Dynamic) > 0) {
+			perBroker = append(perBroker, n.Spec.NodeID)
+		}
+	}
+	return e.Kafka.Observe(ctx, kc, at, perBroker)
+}
+
+func hasBroker(roles []api.Role) bool { return slices.Contains(roles, api.RoleBroker) }
+
+// EndpointsOf are the own listeners of the nodes whose JVM runs, ready ones first.
+func EndpointsOf(nodes []plan.Node) Endpoints {
+	sorted := slices.Clone(nodes)
+	slices.SortStableFunc(sorted, func(a, b plan.Node) int { return cmp.Compare(order(a), order(b)) })
+	var at Endpoints
+	for _, n := range sorted {
+		if n.Status.State != api.NodeRunning && n.Status.State != api.NodeStarting && n.Status.State != api.NodeUnknown {
+			continue
+		}
+		if port, ok := n.Spec.Ports[layout.InternalListener]; ok {
+			at.Brokers = append(at.Brokers, address(n.Spec.Address, port))
+		}
+		if port, ok := n.Spec.Ports[layout.ControllerListener]; ok {
+			at.Controllers = append(at.Controllers, address(n.Spec.Address, port))
+		}
+	}
+	return at
+}
+
+func order(n plan.Node) int {
+	if n.Status.Ready {
+		return 0
+	}
+	return 1
+}
+
+func address(host string, port int32) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + strconv.Itoa(int(port))
+}
+
+func acceptedLosses(kc *api.KafkaCluster) []int32 {
+	var ids []int32
+	for word := range strings.SplitSeq(kc.Annotations[AcceptDataLoss], ",") {
+		if id, err := strconv.ParseInt(strings.TrimSpace(word), 10, 32); err == nil {
+			ids = append(ids, int32(id))
+		}
+	}
+	return ids
+}
+
+// do does the steps in order; the first that fails ends the pass, because later ones may
+// rest on it.
+func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step) error {
+	for _, step := range steps {
+		if err := e.doOne(ctx, kc, rev, w, step); err != nil {
+			return fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, step plan.Step) error {
+	switch step.Kind {
+	case plan.CreateNode, plan.AnswerStorage, plan.UpdateProcess, plan.UpdateLive, plan.StopNode, plan.StartNode:
+		return e.Nodes.Write(ctx, kc, step.Spec)
+	case plan.DeleteNode:
+		return e.Nodes.Delete(ctx, kc, step.Node, false)
+	case plan.RecordClusterID:
+		return e.Revisions.SetClusterID(ctx, rev, step.ClusterID)
+	case plan.SetConfig, plan.AddVoter, plan.RemoveVoter, plan.ElectLeaders:
+		return e.Kafka.Do(ctx, kc, EndpointsOf(w.Nodes), step)
+	default:
+		return fmt.Errorf("this version does not know how to do step %s", step.Kind)
+	}
+}
+
+// prune forgets old revisions that no node names.
+func (e *Engine) prune(ctx context.Context, f *facts) error {
+	named := map[string]bool{}
+	for _, n := range f.nodes {
+		named[n.Spec.Revision] = true
+		if n.Spec.Change != nil {
+			named[n.Spec.Change.FromRevision] = true
+		}
+	}
+	for i := range max(0, len(f.revisions)-keptRevisions) {
+		rev := &f.revisions[i]
+		if named[rev.Name] {
+			continue
+		}
+		if err := e.Revisions.Delete(ctx, rev); err != nil {
+			return fmt.Errorf("prune revision %s: %w", rev.Name, err)
+		}
+	}
+	return nil
+}

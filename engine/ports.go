@@ -1,0 +1,69 @@
+// Package engine makes one pass over a cluster: resolve the spec, observe the facts, plan,
+// do the steps, say how it is. It decides nothing that package plan does not decide and
+// speaks to the world only through the ports that it declares here.
+package engine
+
+import (
+	"context"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/plan"
+)
+
+// Endpoints are where a cluster's own listeners are reached, host:port each.
+type Endpoints struct {
+	Brokers     []string
+	Controllers []string
+}
+
+// Kafka speaks to the Kafka cluster of a KafkaCluster.
+type Kafka interface {
+	// Observe reads every fact that a plan needs, per-broker configuration only of the named
+	// brokers. It does not fail: what it could not read is said in the answer.
+	Observe(ctx context.Context, of *api.KafkaCluster, at Endpoints, perBroker []int32) plan.Kafka
+	// Do does one step of kind SetConfig, AddVoter, RemoveVoter or ElectLeaders.
+	Do(ctx context.Context, of *api.KafkaCluster, at Endpoints, step plan.Step) error
+}
+
+// Nodes reads and writes the KafkaNodes of a cluster. Reads are as fresh as the API
+// server: a stale answer could restart two nodes where one may go.
+type Nodes interface {
+	// List returns the nodes with their facts.
+	List(ctx context.Context, of *api.KafkaCluster) ([]plan.Node, error)
+	// Write creates a node or replaces its spec, after claiming the ports that the spec names.
+	Write(ctx context.Context, of *api.KafkaCluster, spec *api.KafkaNodeSpec) error
+	// Delete begins the removal of a node; removeData says that its volumes go too.
+	Delete(ctx context.Context, of *api.KafkaCluster, id int32, removeData bool) error
+}
+
+// Catalog reads what can be run and where.
+type Catalog interface {
+	Packages(ctx context.Context) ([]api.Package, error)
+	Hosts(ctx context.Context) ([]plan.Host, []api.Host, error)
+}
+
+// Revisions keeps the ClusterRevisions of a cluster.
+type Revisions interface {
+	// List returns them in ascending order of number.
+	List(ctx context.Context, of *api.KafkaCluster) ([]api.ClusterRevision, error)
+	Create(ctx context.Context, of *api.KafkaCluster, rev *api.ClusterRevision) error
+	// SetClusterID fills in the id of a revision that has none.
+	SetClusterID(ctx context.Context, rev *api.ClusterRevision, id string) error
+	Delete(ctx context.Context, rev *api.ClusterRevision) error
+}
+
+// Certificates issues and renews what the nodes need.
+type Certificates interface {
+	Ensure(ctx context.Context, of *api.KafkaCluster, nodes []plan.Node) (map[int32]api.NodeCertificates, error)
+	// Delete removes everything that Ensure made.
+	Delete(ctx context.Context, of *api.KafkaCluster) error
+}
+
+// facts are what a pass reads before it resolves.
+type facts struct {
+	catalog   cluster.Catalog
+	revisions []api.ClusterRevision
+	nodes     []plan.Node
+	hosts     []plan.Host
+}

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/health"
+	"castellan.dev/castellan/core/plan"
+)
+
+// remove takes a deleted KafkaCluster apart: its nodes stop in the order of any whole stop,
+// then their objects go, then what else was made for it. Data stays unless the spec says
+// Delete.
+func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, error) {
+	f, err := e.read(ctx, kc)
+	if err != nil {
+		return Result{}, err
+	}
+	removeData := kc.Spec.DeletionPolicy == api.DeletionDelete
+	if len(f.nodes) == 0 {
+		return e.removeRest(ctx, kc, &f, removeData)
+	}
+	in := health.Input{Generation: kc.Generation, Resolved: true, CASecret: e.CASecret(kc.Name)}
+	in.Want = stopModel(kc, f.nodes)
+	in.Have = plan.World{Nodes: f.nodes, Hosts: f.hosts}
+	if rev := last(f.revisions); rev != nil {
+		in.Have.ClusterID, in.Have.Revision = rev.Spec.ClusterID, rev.Name
+	}
+	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, in.Want)
+	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
+	err = e.do(ctx, kc, last(f.revisions), in.Have, in.Plan.Steps)
+	if err == nil && in.Plan.Done() {
+		for _, n := range f.nodes {
+			if err = e.Nodes.Delete(ctx, kc, n.Spec.NodeID, removeData); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		in.Failed = err.Error()
+	}
+	st := health.Status(in)
+	st.Doing = "being deleted; data is kept"
+	if removeData {
+		st.Doing = "being deleted with its data (deletionPolicy: Delete)"
+	}
+	return Result{Status: st, Plan: in.Plan, Again: time.Second}, nil
+}
+
+func (e *Engine) removeRest(ctx context.Context, kc *api.KafkaCluster, f *facts, removeData bool) (Result, error) {
+	for i := range f.revisions {
+		if err := e.Revisions.Delete(ctx, &f.revisions[i]); err != nil {
+			return Result{}, fmt.Errorf("remove revision %s: %w", f.revisions[i].Name, err)
+		}
+	}
+	if removeData {
+		if err := e.Certificates.Delete(ctx, kc); err != nil {
+			return Result{}, fmt.Errorf("remove the certificates of cluster %s: %w", kc.Name, err)
+		}
+	}
+	return Result{Gone: true}, nil
+}
+
+// stopModel is a Model just good enough for a whole stop; the spec need not be valid any more.
+func stopModel(kc *api.KafkaCluster, nodes []plan.Node) cluster.Model {
+	m := cluster.Model{Namespace: kc.Namespace, Name: kc.Name, State: api.StateStopped}
+	for _, n := range nodes {
+		m.Nodes = append(m.Nodes, cluster.Node{ID: n.Spec.NodeID, Pool: n.Spec.Pool, Roles: n.Spec.Roles, Process: n.Spec.Process})
+	}
+	return m
+}
