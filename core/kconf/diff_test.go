@@ -22,8 +22,10 @@ func TestDiff(t *testing.T) {
 		{"a read-only key added", kconf.Broker, nil, config{"num.partitions": "3"}, []string{"num.partitions"}, nil},
 		{
 			"both at once, sorted", kconf.Broker,
-			config{"queued.max.requests": "1"}, config{"num.partitions": "3", "queued.max.requests": "2", "background.threads": "5", "compression.type": "lz4"},
-			[]string{"num.partitions", "queued.max.requests"}, []string{"background.threads", "compression.type"},
+			config{"queued.max.requests": "1"},
+			config{"num.partitions": "3", "queued.max.requests": "2", "background.threads": "5", "compression.type": "lz4"},
+			[]string{"num.partitions", "queued.max.requests"},
+			[]string{"background.threads", "compression.type"},
 		},
 		{"a broker-only change leaves controllers alone", kconf.Controller, config{"replica.fetch.max.bytes": "1"}, config{"replica.fetch.max.bytes": "2", "background.threads": "5"}, nil, nil},
 		{"but not a combined node", kconf.Both, config{"replica.fetch.max.bytes": "1"}, config{"replica.fetch.max.bytes": "2"}, []string{"replica.fetch.max.bytes"}, nil},

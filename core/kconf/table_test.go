@@ -156,7 +156,7 @@ func TestTopicKeysNameTheBrokerKeysBehindThem(t *testing.T) {
 	}
 }
 
-// TestOwnedKeysExist keeps the ownership rules from naming keys that no Kafka has.
+// TestKeysCastellanOwns also keeps the ownership rules from naming keys that no Kafka has.
 func TestKeysCastellanOwns(t *testing.T) {
 	table := tableFor(t, "4.3.1")
 	for _, name := range []string{

@@ -3,11 +3,16 @@ import com.fasterxml.jackson.databind.SerializationFeature;
 import java.lang.reflect.Field;
 import java.lang.reflect.Method;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import org.apache.kafka.common.config.ConfigDef;
+import org.apache.kafka.common.config.ConfigException;
 import org.apache.kafka.common.config.SslConfigs;
 
 /**
@@ -22,6 +27,7 @@ public final class Dump {
         out.put("topic", keys((ConfigDef) invoke("org.apache.kafka.storage.internals.log.LogConfig", "configDefCopy"), Map.of()));
         out.put("topicSynonyms", topicSynonyms());
         out.put("listenerDynamic", SslConfigs.RECONFIGURABLE_CONFIGS.stream().sorted().toList());
+        out.put("verdicts", verdicts((ConfigDef) invoke("kafka.server.KafkaConfig", "configDef")));
         System.out.println(new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT).writeValueAsString(out));
     }
 
@@ -100,6 +106,56 @@ public final class Dump {
             }
         }
         return m;
+    }
+
+    /**
+     * What Kafka makes of some values: for one key of each kind of type and validator, each value with the text Kafka reads it as,
+     * or null when Kafka refuses it. The tests of core/kconf hold its own judgement against this one.
+     */
+    private static Map<String, Map<String, String>> verdicts(ConfigDef def) throws Exception {
+        Map<String, Map<String, String>> out = new TreeMap<>();
+        Set<String> seen = new HashSet<>();
+        for (ConfigDef.ConfigKey key : new TreeMap<>(def.configKeys()).values()) {
+            if (key.type == ConfigDef.Type.CLASS || key.type == ConfigDef.Type.PASSWORD) {
+                continue; // the one depends on the class path, the other prints no value
+            }
+            Map<String, Object> rule = key.validator == null ? Map.of() : validator(key.validator);
+            if (seen.add(key.type + " " + rule)) {
+                out.put(key.name, verdicts(key, rule));
+            }
+        }
+        return out;
+    }
+
+    private static Map<String, String> verdicts(ConfigDef.ConfigKey key, Map<String, Object> rule) {
+        Set<String> values = new TreeSet<>(List.of("", " ", "0", " 5 ", "+7", "-007", "-1", "-2", "1.5", "1e3", ".50", "5.", "x", "True", "yes", "32768",
+            "2147483648", "9223372036854775807", "9223372036854775808", "1_000", "0x10", "--1", "a , b", "a,a", "a,,b", ",", "NONE", "none"));
+        for (String bound : new String[] {"min", "max"}) {
+            if (rule.get(bound) instanceof String text && text.matches("-?[0-9]{1,10}")) {
+                values.addAll(List.of(text, String.valueOf(Long.parseLong(text) - 1), String.valueOf(Long.parseLong(text) + 1)));
+            }
+        }
+        if (rule.get("validStrings") instanceof List<?> words && !words.isEmpty()) {
+            String first = words.get(0).toString();
+            values.addAll(List.of(first, first.toLowerCase(Locale.ROOT), first + "," + words.get(words.size() - 1), first + "," + first, first + ",x"));
+        }
+        Map<String, String> out = new LinkedHashMap<>();
+        for (String value : values) {
+            out.put(value, verdict(key, value));
+        }
+        return out;
+    }
+
+    private static String verdict(ConfigDef.ConfigKey key, String value) {
+        try {
+            Object parsed = ConfigDef.parseType(key.name, value, key.type);
+            if (key.validator != null) {
+                key.validator.ensureValid(key.name, parsed);
+            }
+            return ConfigDef.convertToString(parsed, key.type);
+        } catch (ConfigException refused) {
+            return null;
+        }
     }
 
     private Dump() {

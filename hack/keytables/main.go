@@ -14,11 +14,13 @@ import (
 	"flag"
 	"fmt"
 	"go/format"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -64,13 +66,16 @@ func run(ctx context.Context, out, jars string) error {
 		}
 		minor := version[:strings.LastIndex(version, ".")]
 		minors = append(minors, minor)
-		name := filepath.Join(out, "keys_"+strings.ReplaceAll(minor, ".", "_")+"_generated.go")
-		if err := write(name, render(d, minor, digest)); err != nil {
+		file := strings.ReplaceAll(minor, ".", "_")
+		if err := writeSource(filepath.Join(out, "keys_"+file+"_generated.go"), render(d, minor, digest)); err != nil {
 			return err
 		}
-		fmt.Printf("%s: %d broker keys, %d topic keys\n", name, len(d.Broker), len(d.Topic))
+		if err := writeVerdicts(filepath.Join(out, "testdata", "verdicts_"+file+".json"), d); err != nil {
+			return err
+		}
+		fmt.Printf("Kafka %s: %d broker keys, %d topic keys\n", version, len(d.Broker), len(d.Topic))
 	}
-	return write(filepath.Join(out, "minors_generated.go"), renderIndex(minors))
+	return writeSource(filepath.Join(out, "minors_generated.go"), renderIndex(minors))
 }
 
 // fetch assembles Kafka's jars with Maven unless they are there already. The folder appears complete or not at all.
@@ -81,17 +86,17 @@ func fetch(ctx context.Context, version, libs string) error {
 		return err
 	}
 	dir := filepath.Dir(libs)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	pom := `<project><modelVersion>4.0.0</modelVersion><groupId>castellan</groupId><artifactId>keytables</artifactId><version>1</version>
 <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>` + version + `</version></dependency></dependencies></project>
 `
-	if err := os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(pom), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "pom.xml"), []byte(pom), 0o600); err != nil {
 		return err
 	}
 	partial := libs + ".partial"
-	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory="+partial)
+	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory="+partial) //nolint:gosec // the folder is the caller's own
 	cmd.Dir = dir
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mvn dependency:copy-dependencies in %s: %w\n%s", dir, err, output)
@@ -107,11 +112,11 @@ func digestOf(libs, version string) (string, error) {
 		"kafka-storage", "kafka-transaction-coordinator", "kafka_2.13",
 	} {
 		name := artifact + "-" + version + ".jar"
-		content, err := os.ReadFile(filepath.Join(libs, name))
+		content, err := os.ReadFile(filepath.Join(libs, name)) //nolint:gosec // the folder is the caller's own
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(sum, "%x  %s\n", sha256.Sum256(content), name)
+		sum.Write(fmt.Appendf(nil, "%x  %s\n", sha256.Sum256(content), name))
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
@@ -122,6 +127,8 @@ type dump struct {
 	Broker, Topic   []key
 	TopicSynonyms   map[string][]string
 	ListenerDynamic []string
+	// Verdicts is, for some keys and values, the text Kafka reads a value as; nil when it refuses the value.
+	Verdicts map[string]map[string]*string
 }
 
 type key struct {
@@ -142,13 +149,13 @@ func dumpOf(ctx context.Context, version, libs string) (dump, error) {
 	if err != nil {
 		return dump{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	source := filepath.Join(dir, "Dump.java")
 	if err := os.WriteFile(source, dumpSource, 0o600); err != nil {
 		return dump{}, err
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "java", "-cp", filepath.Join(libs, "*"), source)
+	cmd := exec.CommandContext(ctx, "java", "-cp", filepath.Join(libs, "*"), source) //nolint:gosec // the folder is the caller's own
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return dump{}, fmt.Errorf("java Dump.java (a JDK 17 or newer is needed): %w\n%s", err, stderr.Bytes())
@@ -293,12 +300,32 @@ func list(values []string) string {
 	return "[]string{" + strings.Join(quoted, ", ") + "}"
 }
 
-func write(name string, source []byte) error {
+// writeVerdicts writes the verdicts with one line per key, so that a diff shows which key Kafka judges anew.
+func writeVerdicts(name string, d dump) error {
+	b := []byte("{")
+	for i, key := range slices.Sorted(maps.Keys(d.Verdicts)) {
+		verdicts, err := json.Marshal(d.Verdicts[key])
+		if err != nil {
+			return fmt.Errorf("write Kafka's verdicts on %s: %w", key, err)
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, "\n%q: %s", key, verdicts)
+	}
+	return write(name, append(b, "\n}\n"...))
+}
+
+func writeSource(name string, source []byte) error {
 	formatted, err := format.Source(source)
 	if err != nil {
 		return fmt.Errorf("format %s: %w", name, err)
 	}
-	if err := os.WriteFile(name, formatted, 0o644); err != nil {
+	return write(name, formatted)
+}
+
+func write(name string, content []byte) error {
+	if err := os.WriteFile(name, content, 0o644); err != nil { //nolint:gosec // generated source is as readable as the rest
 		return fmt.Errorf("write a key table: %w", err)
 	}
 	return nil
