@@ -6,7 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-		"slices"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
