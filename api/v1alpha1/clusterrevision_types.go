@@ -32,7 +32,7 @@ type ClusterRevisionList struct {
 // ClusterRevisionSpec is the snapshot. Only clusterID may be filled in later, once.
 //
 // +kubebuilder:validation:XValidation:rule="self.cluster == oldSelf.cluster && self.number == oldSelf.number && self.clusterName == oldSelf.clusterName",message="a revision is immutable"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || oldSelf.clusterID == ” || self.clusterID == oldSelf.clusterID",message="the cluster id of a revision cannot change once known"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || size(oldSelf.clusterID) == 0 || self.clusterID == oldSelf.clusterID",message="the cluster id of a revision cannot change once known"
 type ClusterRevisionSpec struct {
 	ClusterName string `json:"clusterName"`
 	// Number counts the revisions of a cluster from 1.

@@ -180,6 +180,8 @@ type Program struct {
 	// +listType=map
 	// +listMapKey=path
 	Files []File `json:"files,omitempty"`
+	// User that the program runs as; empty is the agent's own. A change alone restarts
+	// nothing: it takes effect with the next start.
 	// +optional
 	User string `json:"user,omitempty"`
 	// OpenFiles is the limit of open files; 0 leaves the agent's own.

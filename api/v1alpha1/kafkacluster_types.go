@@ -37,7 +37,7 @@ type KafkaClusterList struct {
 
 // KafkaClusterSpec is the whole cluster from one description.
 //
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || oldSelf.clusterID == ” || (has(self.clusterID) && self.clusterID == oldSelf.clusterID)",message="clusterID cannot change: it names the data on disk; create another KafkaCluster to adopt other data"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || size(oldSelf.clusterID) == 0 || (has(self.clusterID) && self.clusterID == oldSelf.clusterID)",message="clusterID cannot change: it names the data on disk; create another KafkaCluster to adopt other data"
 type KafkaClusterSpec struct {
 	// Version is the Kafka version that every node runs, for example 4.3.1. On hosts it
 	// selects the Package, on Kubernetes the image.

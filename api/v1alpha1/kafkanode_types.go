@@ -42,7 +42,7 @@ type KafkaNodeList struct {
 // KafkaNodeSpec is what one Kafka process must be.
 //
 // +kubebuilder:validation:XValidation:rule="self.nodeID == oldSelf.nodeID && self.clusterName == oldSelf.clusterName",message="clusterName and nodeID cannot change: they name the data on disk"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || oldSelf.clusterID == ” || (has(self.clusterID) && self.clusterID == oldSelf.clusterID)",message="clusterID cannot change once known"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || size(oldSelf.clusterID) == 0 || (has(self.clusterID) && self.clusterID == oldSelf.clusterID)",message="clusterID cannot change once known"
 type KafkaNodeSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	ClusterName string `json:"clusterName"`
