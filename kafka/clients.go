@@ -205,7 +205,7 @@ func newEndpoints(kind string, addrs []string, t Target) (*endpoints, error) {
 		kgo.SoftwareNameAndVersion("castellan", "1"),
 		kgo.SeedBrokers(addrs...),
 		kgo.DialTimeout(dialTimeout),
-		kgo.RequestTimeoutOverhead(answerTimeout),
+		kgo.RequestTimeoutOverhead(10 * time.Second),
 		kgo.RequestRetries(2),
 		kgo.DisableClientMetrics(),
 		kgo.MetadataMaxAge(24 * time.Hour),

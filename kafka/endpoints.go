@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -117,6 +118,10 @@ func joinFew(errs []error) error {
 func ask[R kmsg.Response](ctx context.Context, b *kgo.Broker, req kmsg.Request) (R, error) {
 	var none R
 	resp, err := b.Request(ctx, req)
+	if err != nil && ctx.Err() == nil && !isDial(err) {
+		// A connection that lay idle may have died with the process behind it; every request here may be repeated.
+		resp, err = b.Request(ctx, req)
+	}
 	if err != nil {
 		return none, fmt.Errorf("request %s: %w", kmsg.NameForKey(req.Key()), err)
 	}
@@ -125,4 +130,9 @@ func ask[R kmsg.Response](ctx context.Context, b *kgo.Broker, req kmsg.Request) 
 		return none, fmt.Errorf("request %s: answered with a %T", kmsg.NameForKey(req.Key()), resp)
 	}
 	return r, nil
+}
+
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }

@@ -1,0 +1,267 @@
+package kafkatest
+
+import (
+	"context"
+	"encoding/base64"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"castellan.dev/castellan/core/plan"
+	"castellan.dev/castellan/kafka"
+)
+
+// Config of a fake cluster.
+type Config struct {
+	// Brokers and Controllers are how many; both number their nodes from 0, as combined nodes do.
+	// Without brokers 3 are made, without controllers there are no controller listeners.
+	Brokers, Controllers int
+	// Topics to begin with, and the partitions of each (1 if 0).
+	Topics     []string
+	Partitions int32
+	// Options for kfake's brokers, for example kfake.TLS.
+	Options []kfake.Opt
+}
+
+// Fake is a cluster of kfake brokers, and of more kfake brokers that act as controllers. What kfake lacks
+// is added: DescribeQuorum, AddRaftVoter, RemoveRaftVoter, DescribeCluster on controllers, fenced brokers.
+type Fake struct {
+	Brokers *kfake.Cluster
+	// Controllers is nil without any.
+	Controllers *kfake.Cluster
+
+	mu     sync.Mutex
+	quorum plan.Quorum
+	fenced []int32
+}
+
+// NewFake starts a fake cluster that ends with the test. Its quorum is the controllers, or without any the
+// brokers, with node 0 as leader and directory ids of [DirectoryID].
+func NewFake(t testing.TB, config Config) *Fake {
+	t.Helper()
+	if config.Brokers == 0 {
+		config.Brokers = 3
+	}
+	if config.Partitions == 0 {
+		config.Partitions = 1
+	}
+	opts := append([]kfake.Opt{kfake.NumBrokers(config.Brokers), kfake.ClusterID("fake")}, config.Options...)
+	if len(config.Topics) > 0 {
+		opts = append(opts, kfake.SeedTopics(config.Partitions, config.Topics...))
+	}
+	f := &Fake{Brokers: start(t, opts...)}
+	voters := config.Brokers
+	if config.Controllers > 0 {
+		voters = config.Controllers
+		f.Controllers = start(t, kfake.NumBrokers(config.Controllers), kfake.ClusterID("fake"))
+	}
+	f.quorum = plan.Quorum{LeaderEpoch: 1, HighWater: 100}
+	for id := range int32(voters) { //nolint:gosec // a handful
+		f.quorum.Voters = append(f.quorum.Voters, plan.Replica{ID: id, DirectoryID: DirectoryID(id), LogEnd: 100})
+	}
+	f.control(f.Brokers, false)
+	if f.Controllers != nil {
+		f.control(f.Controllers, true)
+	}
+	return f
+}
+
+func start(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	c, err := kfake.NewCluster(opts...)
+	if err != nil {
+		t.Fatalf("start a fake Kafka cluster: %v", err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// DirectoryID is the one that the fake's voter of that id has.
+func DirectoryID(id int32) string {
+	raw := [16]byte{0: 0xca, 15: byte(id)} //nolint:gosec // a handful
+	return base64.RawURLEncoding.EncodeToString(raw[:])
+}
+
+// Target of the fake's listeners, without TLS.
+func (f *Fake) Target() kafka.Target {
+	t := kafka.Target{Brokers: f.Brokers.ListenAddrs()}
+	if f.Controllers != nil {
+		t.Controllers = f.Controllers.ListenAddrs()
+	}
+	return t
+}
+
+// Client is a connected client that ends with the test.
+func (f *Fake) Client(t testing.TB) *kafka.Client {
+	t.Helper()
+	c, err := kafka.Dial(t.Context(), kafka.ClientConfig{Brokers: f.Brokers.ListenAddrs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// Quorum as it now is.
+func (f *Fake) Quorum() plan.Quorum {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q := f.quorum
+	q.Voters, q.Observers = slices.Clone(q.Voters), slices.Clone(q.Observers)
+	return q
+}
+
+// SetQuorum replaces the quorum. Of the controllers only the leader answers for it.
+func (f *Fake) SetQuorum(q plan.Quorum) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.quorum = q
+}
+
+// Fence lists brokers as fenced from now on, instead of those fenced before.
+func (f *Fake) Fence(ids ...int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fenced = ids
+}
+
+// keep runs handle for every request of its key from now on. An answer of nil leaves the request to kfake.
+func keep[R kmsg.Request](c *kfake.Cluster, key kmsg.Key, handle func(R) kmsg.Response) {
+	c.ControlKey(key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
+		c.KeepControl()
+		r, ok := req.(R)
+		if !ok {
+			return nil, nil, false
+		}
+		answer := handle(r)
+		return answer, nil, answer != nil
+	})
+}
+
+func (f *Fake) control(c *kfake.Cluster, controllers bool) {
+	advertise(c)
+	keep(c, kmsg.DescribeQuorum, func(r *kmsg.DescribeQuorumRequest) kmsg.Response {
+		return f.describeQuorum(r, c.CurrentNode(), controllers)
+	})
+	keep(c, kmsg.AddRaftVoter, func(r *kmsg.AddRaftVoterRequest) kmsg.Response {
+		return f.addVoter(r, c.CurrentNode(), controllers)
+	})
+	keep(c, kmsg.RemoveRaftVoter, func(r *kmsg.RemoveRaftVoterRequest) kmsg.Response {
+		return f.removeVoter(r, c.CurrentNode(), controllers)
+	})
+	addrs := c.ListenAddrs()
+	keep(c, kmsg.DescribeCluster, func(r *kmsg.DescribeClusterRequest) kmsg.Response {
+		return f.describeCluster(r, addrs, controllers)
+	})
+}
+
+// advertise adds to kfake's ApiVersions what this package answers.
+func advertise(c *kfake.Cluster) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
+	if err != nil {
+		panic(err) // impossible: the addresses are kfake's own
+	}
+	defer client.Close()
+	asked := kmsg.NewPtrApiVersionsRequest()
+	own, err := asked.RequestWith(ctx, client)
+	if err != nil {
+		panic(err)
+	}
+	for key, highest := range map[kmsg.Key]int16{kmsg.DescribeQuorum: 2, kmsg.AddRaftVoter: 1, kmsg.RemoveRaftVoter: 0} {
+		one := kmsg.NewApiVersionsResponseApiKey()
+		one.ApiKey, one.MaxVersion = key.Int16(), highest
+		own.ApiKeys = append(own.ApiKeys, one)
+	}
+	keep(c, kmsg.ApiVersions, func(r *kmsg.ApiVersionsRequest) kmsg.Response {
+		if r.Version > own.Version {
+			return nil
+		}
+		answer := *own
+		answer.Version = r.Version
+		return &answer
+	})
+}
+
+func (f *Fake) describeQuorum(r *kmsg.DescribeQuorumRequest, node int32, controllers bool) kmsg.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	resp := kmsg.NewPtrDescribeQuorumResponse()
+	resp.Version = r.Version
+	if controllers && node != f.quorum.Leader {
+		resp.ErrorCode = kerr.NotLeaderForPartition.Code
+		return resp
+	}
+	p := kmsg.NewDescribeQuorumResponseTopicPartition()
+	p.LeaderID, p.LeaderEpoch, p.HighWatermark = f.quorum.Leader, f.quorum.LeaderEpoch, f.quorum.HighWater
+	p.CurrentVoters, p.Observers = states(f.quorum.Voters), states(f.quorum.Observers)
+	t := kmsg.NewDescribeQuorumResponseTopic()
+	t.Topic = "__cluster_metadata"
+	t.Partitions = append(t.Partitions, p)
+	resp.Topics = append(resp.Topics, t)
+	return resp
+}
+
+func states(replicas []plan.Replica) []kmsg.DescribeQuorumResponseTopicPartitionReplicaState {
+	const leaderClock = 1_700_000_000_000
+	var out []kmsg.DescribeQuorumResponseTopicPartitionReplicaState
+	for _, r := range replicas {
+		s := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
+		s.ReplicaID, s.LogEndOffset = r.ID, r.LogEnd
+		if raw, err := base64.RawURLEncoding.DecodeString(r.DirectoryID); err == nil {
+			copy(s.ReplicaDirectoryID[:], raw)
+		}
+		s.LastCaughtUpTimestamp = -1
+		if r.LastCaughtUp >= 0 {
+			s.LastCaughtUpTimestamp = leaderClock - r.LastCaughtUp.Milliseconds()
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (f *Fake) addVoter(r *kmsg.AddRaftVoterRequest, node int32, controllers bool) kmsg.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	resp := kmsg.NewPtrAddRaftVoterResponse()
+	resp.Version = r.Version
+	switch {
+	case controllers && node != f.quorum.Leader:
+		resp.ErrorCode = kerr.NotLeaderForPartition.Code
+	case f.voter(r.VoterID) >= 0:
+		resp.ErrorCode = kerr.DuplicateVoter.Code
+	default:
+		f.quorum.Voters = append(f.quorum.Voters, plan.Replica{
+			ID: r.VoterID, DirectoryID: base64.RawURLEncoding.EncodeToString(r.VoterDirectoryID[:]), LogEnd: f.quorum.HighWater,
+		})
+	}
+	return resp
+}
+
+func (f *Fake) removeVoter(r *kmsg.RemoveRaftVoterRequest, node int32, controllers bool) kmsg.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	resp := kmsg.NewPtrRemoveRaftVoterResponse()
+	resp.Version = r.Version
+	i := f.voter(r.VoterID)
+	switch {
+	case controllers && node != f.quorum.Leader:
+		resp.ErrorCode = kerr.NotLeaderForPartition.Code
+	case i < 0 || f.quorum.Voters[i].DirectoryID != base64.RawURLEncoding.EncodeToString(r.VoterDirectoryID[:]):
+		resp.ErrorCode = kerr.VoterNotFound.Code
+	default:
+		f.quorum.Voters = slices.Delete(f.quorum.Voters, i, i+1)
+	}
+	return resp
+}
+
+func (f *Fake) voter(id int32) int {
+	return slices.IndexFunc(f.quorum.Voters, func(v plan.Replica) bool { return v.ID == id })
+}

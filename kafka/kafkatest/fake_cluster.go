@@ -1,0 +1,53 @@
+package kafkatest
+
+import (
+	"math"
+	"net"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Endpoint types of DescribeCluster (KIP-919).
+const (
+	brokerEndpoints     = 1
+	controllerEndpoints = 2
+)
+
+// describeCluster answers as Kafka does: each listener for its own kind only, fenced brokers on demand.
+func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, controllers bool) kmsg.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	resp := kmsg.NewPtrDescribeClusterResponse()
+	resp.Version = r.Version
+	resp.EndpointType = r.EndpointType
+	resp.ClusterAuthorizedOperations = math.MinInt32
+	if own := map[bool]int8{false: brokerEndpoints, true: controllerEndpoints}[controllers]; r.EndpointType != own {
+		resp.ErrorCode = kerr.MismatchedEndpointType.Code
+		return resp
+	}
+	resp.ClusterID, resp.ControllerID = "fake", f.quorum.Leader
+	for i, addr := range addrs {
+		id := int32(i) //nolint:gosec // a handful
+		fenced := !controllers && slices.Contains(f.fenced, id)
+		if fenced && !r.IncludeFencedBrokers {
+			continue
+		}
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			continue
+		}
+		n, err := strconv.ParseInt(port, 10, 32)
+		if err != nil {
+			continue
+		}
+		b := kmsg.NewDescribeClusterResponseBroker()
+		b.NodeID, b.Host, b.Port, b.IsFenced = id, host, int32(n), fenced
+		rack := "rack-" + strconv.Itoa(i)
+		b.Rack = &rack
+		resp.Brokers = append(resp.Brokers, b)
+	}
+	return resp
+}
