@@ -170,10 +170,12 @@ type contents struct {
 	size int64
 }
 
-// inspect reads the whole archive without writing anything.
-func inspect(ctx context.Context, file string, want Digest, limits Limits) (contents, error) {
+// inspect reads the whole archive without writing anything and sees whether it may be what the spec says.
+func inspect(ctx context.Context, spec Spec, file string, want Digest, limits Limits) (contents, error) {
 	var c contents
 	files, tops := 0, map[string]bool{}
+	sign := signOf(spec)
+	signed := sign == ""
 	err := readArchive(ctx, file, want, limits, func(m member, _ io.Reader) error {
 		top, _, nested := strings.Cut(m.path, "/")
 		if m.path == "." {
@@ -183,6 +185,9 @@ func inspect(ctx context.Context, file string, want Digest, limits Limits) (cont
 		c.root, c.size = top, c.size+m.size
 		if m.kind == tar.TypeReg {
 			files++
+			matched, err := path.Match(sign, m.path)
+			signed = signed || matched
+			return err
 		}
 		return nil
 	})
@@ -192,10 +197,22 @@ func inspect(ctx context.Context, file string, want Digest, limits Limits) (cont
 	if files == 0 {
 		return contents{}, fmt.Errorf("archive %s holds no file: it is no package", file)
 	}
+	if !signed {
+		return contents{}, fmt.Errorf("archive %s is not %s: it has no %s; correct the package's version or its source", file, spec.title(), sign)
+	}
 	if len(tops) != 1 || !tops[c.root] {
 		c.root = "."
 	}
 	return c, nil
+}
+
+// signOf is a pattern of the file by which an archive is known to be of that product and version: an archive of
+// another version with a matching sum is a mistake in the spec, and to run it would be an upgrade that nobody planned.
+func signOf(spec Spec) string {
+	if spec.Product == "Kafka" {
+		return "*/libs/kafka_2.1[0-9]-" + spec.Version + ".jar"
+	}
+	return ""
 }
 
 // ctxReader ends a long read when the context ends.

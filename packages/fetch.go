@@ -61,7 +61,7 @@ func (s *Store) fetch(ctx context.Context, spec Spec, r *reporter) (a Artifact, 
 		return Artifact{}, "", fmt.Errorf("look for %s in the store: %w", spec.title(), err)
 	}
 	if a.Digest != "" {
-		return a, "", s.touch(a)
+		return a, "", s.touch(a.Path)
 	}
 	if a, err = s.fetchAny(ctx, spec, r); err != nil {
 		return Artifact{}, "", errors.Join(err, damage)
@@ -124,11 +124,11 @@ func (s *Store) held(ctx context.Context, spec Spec, r *reporter) (found Artifac
 	return Artifact{}, damage, nil
 }
 
-// touch dates the use of an archive, so that a prune does not take it from under a process that just asked for it.
-func (s *Store) touch(a Artifact) error {
+// touch dates the use of an archive or tree, so that a prune does not take it from under a process that just asked for it.
+func (s *Store) touch(path string) error {
 	now := s.now()
-	if err := os.Chtimes(a.Path, now, now); err != nil {
-		return fmt.Errorf("date the use of %s: %w", a.Path, err)
+	if err := os.Chtimes(path, now, now); err != nil {
+		return fmt.Errorf("date the use of %s: %w", path, err)
 	}
 	return nil
 }
@@ -226,5 +226,5 @@ func (s *Store) keep(a Artifact, source Source, file string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(syncFolder(filepath.Dir(a.Path)), s.writeFile(s.refPath(ref), []byte(a.Digest+"\n")), s.touch(a))
+	return errors.Join(syncFolder(filepath.Dir(a.Path)), s.writeFile(s.refPath(ref), []byte(a.Digest+"\n")), s.touch(a.Path))
 }

@@ -214,6 +214,13 @@ func TestFetchHealsADamagedArchiveFromItsSource(t *testing.T) {
 	refused(t, err, archive.Path, a.Path, "expected "+string(a.Digest))
 }
 
+func TestFetchRefusesAnArchiveOfAnotherVersion(t *testing.T) {
+	spec, _ := packagestest.Kafka(t, t.TempDir(), "4.2.1")
+	spec.Version = "4.3.1"
+	_, err := newStore(t).Fetch(t.Context(), spec, nil)
+	refused(t, err, "is not Kafka 4.3.1", "libs/kafka_2.1[0-9]-4.3.1.jar", "correct the package's version or its source")
+}
+
 func TestFetchHealsALostOrDamagedRecord(t *testing.T) {
 	spec, _ := packagestest.Kafka(t, t.TempDir(), "4.3.1")
 	s := newStore(t)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -87,10 +88,10 @@ func (s *Store) runMvn(ctx context.Context, l Lock, folder, jars string, r *repo
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	r.say("asking mvn for the %d artifacts of %s %s", len(l.Entries), l.Product, l.Version)
-	return watchMvn(ctx, cmd, stop, r)
+	return watchMvn(ctx, cmd, stop, &mvnOutput{lock: l, r: r})
 }
 
-func watchMvn(ctx context.Context, cmd *exec.Cmd, stop context.CancelCauseFunc, r *reporter) error {
+func watchMvn(ctx context.Context, cmd *exec.Cmd, stop context.CancelCauseFunc, said *mvnOutput) error {
 	// A pipe of our own: Wait must not close it before the last line is read.
 	read, write := io.Pipe()
 	cmd.Stdout, cmd.Stderr = write, write
@@ -99,13 +100,11 @@ func watchMvn(ctx context.Context, cmd *exec.Cmd, stop context.CancelCauseFunc, 
 	}
 	idle := time.AfterFunc(mvnIdle, func() { stop(fmt.Errorf("mvn said nothing for %s", mvnIdle)) })
 	defer idle.Stop()
-	output := make(chan *mvnOutput)
-	go func() {
-		output <- followMvn(read, func() { idle.Reset(mvnIdle) }, r)
-	}()
+	var follow sync.WaitGroup
+	follow.Go(func() { said.follow(read, func() { idle.Reset(mvnIdle) }) })
 	err := cmd.Wait()
 	_ = write.Close()
-	said := <-output
+	follow.Wait()
 	if ctx.Err() != nil {
 		return fmt.Errorf("mvn was ended: %w", context.Cause(ctx))
 	}
@@ -115,28 +114,29 @@ func watchMvn(ctx context.Context, cmd *exec.Cmd, stop context.CancelCauseFunc, 
 	return nil
 }
 
-// mvnOutput keeps the lines that say why mvn failed.
+// mvnOutput tells how far mvn is and keeps the lines that say why it failed.
 type mvnOutput struct {
+	lock         Lock
+	r            *reporter
 	errors, last []string
-	downloaded   int
+	files        int   // downloaded, with poms and plugins
+	bytes        int64 // of the lock's jars that were downloaded
 }
 
 const keptLines = 8
 
-func followMvn(in io.Reader, alive func(), r *reporter) *mvnOutput {
-	out := &mvnOutput{}
+func (o *mvnOutput) follow(in io.Reader, alive func()) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		alive()
-		out.take(strings.TrimSpace(lines.Text()), r)
+		o.take(strings.TrimSpace(lines.Text()))
 	}
 	// A line too long for the scanner must not block mvn.
 	_, _ = io.Copy(io.Discard, in)
-	return out
 }
 
-func (o *mvnOutput) take(line string, r *reporter) {
+func (o *mvnOutput) take(line string) {
 	if len(line) > 400 {
 		line = line[:400] + "…"
 	}
@@ -146,12 +146,24 @@ func (o *mvnOutput) take(line string, r *reporter) {
 	case strings.HasPrefix(line, "[ERROR]") && len(o.errors) < keptLines:
 		o.errors = append(o.errors, strings.TrimSpace(strings.TrimPrefix(line, "[ERROR]")))
 	case strings.Contains(line, "Downloaded from "):
-		if o.downloaded++; o.downloaded%25 == 0 {
-			r.say("mvn has downloaded %d files, poms and its own plugins included", o.downloaded)
-		}
+		o.downloaded(line)
 	}
 	if o.last = append(o.last, line); len(o.last) > keptLines {
 		o.last = o.last[1:]
+	}
+}
+
+// downloaded reads "Downloaded from name: url (size at speed)".
+func (o *mvnOutput) downloaded(line string) {
+	if o.files++; o.files%50 == 0 {
+		o.r.say("mvn has downloaded %d files, poms and its own plugins included", o.files)
+	}
+	url, _, _ := strings.Cut(line, " (")
+	for _, e := range o.lock.Entries {
+		if e.File == baseName(url) {
+			o.bytes += e.Size
+			o.r.bytes(o.bytes, o.lock.Size())
+		}
 	}
 }
 

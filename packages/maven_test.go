@@ -21,7 +21,7 @@ import (
 func jarsAndLock(t *testing.T) (string, Lock) {
 	t.Helper()
 	dir := t.TempDir()
-	l := Lock{Product: "Kafka", Version: "0.1", Root: "kafka-0.1"}
+	l := Lock{Product: "Probe", Version: "0.1", Root: "probe-0.1"}
 	for _, name := range []string{"b", "a"} {
 		content := []byte("the jar " + name)
 		sum := sha256.Sum256(content)
@@ -70,7 +70,7 @@ func TestSameLockSameArchive(t *testing.T) {
 		t.Error("the archives differ")
 	}
 	// Released archives are pinned by digest: changing this layout orphans them.
-	const golden = "8f0af99cbfe9c944e83a38b5d619d8c8f7d3a6cd80608d21bf5248e48843e1ab"
+	const golden = "90fda6b9be468a46b257dd3a3929b76994aa8b536256f50c250c9c76bbe1d3c4"
 	if sum := sha256.Sum256(first.Bytes()); hex.EncodeToString(sum[:]) != golden {
 		t.Errorf("the layout of archives has changed: digest %x", sum)
 	}
@@ -124,6 +124,23 @@ func TestADamagedLocalMavenRepositoryIsGoneRound(t *testing.T) {
 	}
 	if all := strings.Join(told, "\n"); !strings.Contains(all, "org.example:a:1 as mvn gave it is damaged") {
 		t.Errorf("told %s", all)
+	}
+}
+
+func TestMvnProgressCountsTheLockedJars(t *testing.T) {
+	jars, l := jarsAndLock(t)
+	s := &Store{Dir: t.TempDir(), Mvn: fakeMvn(t, "cp "+jars+"/*.jar $OUT\n"+
+		"for f in x-1.pom a-1.jar b-1.jar; do echo \"[INFO] Downloaded from some: scheme://host/org/example/$f (9 B at 1 kB/s)\"; done\n")}
+	var last Update
+	if _, err := s.Fetch(t.Context(), lockSpec(l), func(u Update) {
+		if u.Done > 0 {
+			last = u
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if last.Done != l.Size() || last.Total != l.Size() {
+		t.Errorf("got %+v, want %d bytes", last, l.Size())
 	}
 }
 
@@ -200,7 +217,7 @@ func TestNoRoomIsSaidBeforeAnythingIsDone(t *testing.T) {
 	s := &Store{Dir: t.TempDir(), Mvn: fakeMvn(t, "cp "+jars+"/*.jar $OUT\n")}
 	s.free = full
 	_, err := s.Fetch(t.Context(), lockSpec(l), nil)
-	want := fmt.Sprintf("no room to assemble Kafka 0.1: the file system of %s has 10 MiB free, it takes 64 MiB", s.Dir)
+	want := fmt.Sprintf("no room to assemble Probe 0.1: the file system of %s has 10 MiB free, it takes 64 MiB", s.Dir)
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
@@ -210,7 +227,7 @@ func TestNoRoomIsSaidBeforeAnythingIsDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.free = full
-	if _, err := s.Unpack(t.Context(), a.Digest, nil); err == nil || !strings.Contains(err.Error(), "no room to unpack Kafka 0.1") {
+	if _, err := s.Unpack(t.Context(), a.Digest, nil); err == nil || !strings.Contains(err.Error(), "no room to unpack Probe 0.1") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := s.Artifact(a.Digest); err != nil {

@@ -192,7 +192,7 @@ func (s *Store) verifyArchive(ctx context.Context, spec Spec, d Digest) (Artifac
 
 // record looks into an archive and writes down what it is.
 func (s *Store) record(ctx context.Context, spec Spec, file string, d Digest) (Artifact, error) {
-	c, err := inspect(ctx, file, d, s.limits())
+	c, err := inspect(ctx, spec, file, d, s.limits())
 	if err != nil {
 		return Artifact{}, err
 	}

@@ -128,11 +128,12 @@ func (s *Store) intact(ctx context.Context, d Digest, r *reporter) (tree Tree, d
 	if err != nil {
 		return Tree{}, "", err
 	}
-	return s.tree(m), "", nil
+	return s.tree(m), "", s.touch(s.unpackedPath(d))
 }
 
 // VerifyUnpacked reads every file of the unpacked tree and compares it with the manifest written when it was unpacked. It fails
-// with a [*DamageError] that names each changed, missing or additional file; Provide replaces such a tree.
+// with a [*DamageError] that names each changed, missing or additional file; Provide replaces such a tree. If the package was
+// never unpacked, the error is fs.ErrNotExist.
 func (s *Store) VerifyUnpacked(ctx context.Context, d Digest) error {
 	_, err := s.verifyTree(ctx, d, true)
 	return err
@@ -157,7 +158,7 @@ func (s *Store) unpack(ctx context.Context, d Digest, r *reporter) (Tree, error)
 	defer release()
 	m, err := s.verifyTree(ctx, d, false)
 	if err == nil {
-		return s.tree(m), nil
+		return s.tree(m), s.touch(s.unpackedPath(d))
 	}
 	var bad *DamageError
 	switch {

@@ -231,7 +231,7 @@ func TestUnsafeArchivesAreRefused(t *testing.T) {
 			dir := t.TempDir()
 			a := packagestest.Write(t, filepath.Join(dir, "k.tgz"), packagestest.Gzip(t, packagestest.Tar(t, c.headers, contents)))
 			s := newStore(t)
-			_, err := s.Provide(t.Context(), packages.Spec{Product: "Kafka", Version: "1", Sources: []packages.Source{a.Source()}}, nil)
+			_, err := s.Provide(t.Context(), packages.Spec{Product: "Probe", Version: "1", Sources: []packages.Source{a.Source()}}, nil)
 			refused(t, err, c.want)
 			leftovers(t, s)
 			for _, out := range []string{filepath.Join(filepath.Dir(s.Dir), "evil"), filepath.Join(s.Dir, "evil"), filepath.Join(s.Dir, "tmp", "evil"), "/evil"} {
