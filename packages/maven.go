@@ -143,8 +143,8 @@ func (o *mvnOutput) take(line string) {
 	switch {
 	case line == "":
 		return
-	case strings.HasPrefix(line, "[ERROR]") && len(o.errors) < keptLines:
-		o.errors = append(o.errors, strings.TrimSpace(strings.TrimPrefix(line, "[ERROR]")))
+	case strings.HasPrefix(line, "[ERROR]"):
+		o.failed(strings.TrimSpace(strings.TrimPrefix(line, "[ERROR]")))
 	case strings.Contains(line, "Downloaded from "):
 		o.downloaded(line)
 	}
@@ -153,9 +153,21 @@ func (o *mvnOutput) take(line string) {
 	}
 }
 
+// failed keeps a reason and leaves out how to run mvn by hand, which does not help whoever did not.
+func (o *mvnOutput) failed(reason string) {
+	for _, advice := range []string{"To see the full", "Re-run Maven", "For more information", "[Help"} {
+		if strings.HasPrefix(reason, advice) {
+			return
+		}
+	}
+	if reason, _, _ = strings.Cut(reason, " -> [Help"); reason != "" && len(o.errors) < keptLines {
+		o.errors = append(o.errors, reason)
+	}
+}
+
 // downloaded reads "Downloaded from name: url (size at speed)".
 func (o *mvnOutput) downloaded(line string) {
-	if o.files++; o.files%50 == 0 {
+	if o.files++; o.files%50 == 0 && o.bytes == 0 {
 		o.r.say("mvn has downloaded %d files, poms and its own plugins included", o.files)
 	}
 	url, _, _ := strings.Cut(line, " (")

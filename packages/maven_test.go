@@ -151,7 +151,7 @@ func TestMvnFailuresSayWhatToDo(t *testing.T) {
 		want        []string
 	}{
 		{"no mvn", "/nonexistent/mvn", []string{"install Maven", "add a source with the url"}},
-		{"mvn fails", fakeMvn(t, "echo noise; echo '[ERROR] could not resolve org.example:a'; exit 1\n"), []string{"exit status 1", "could not resolve org.example:a", "network"}},
+		{"mvn fails", fakeMvn(t, "echo noise; echo '[ERROR] could not resolve org.example:a -> [Help 1]'; echo '[ERROR]'; echo '[ERROR] Re-run Maven'; exit 1\n"), []string{"(exit status 1): check its network", "it said: could not resolve org.example:a$"}},
 		{"mvn fails without a reason", fakeMvn(t, "echo JAVA_HOME is not set; exit 1\n"), []string{"JAVA_HOME is not set"}},
 		{"a jar is missing", fakeMvn(t, "cp "+jars+"/a*.jar $OUT\n"), []string{"b-1.jar"}},
 		{
@@ -166,7 +166,7 @@ func TestMvnFailuresSayWhatToDo(t *testing.T) {
 				t.Fatal("no error")
 			}
 			for _, want := range c.want {
-				if !strings.Contains(err.Error(), want) {
+				if !strings.Contains(err.Error()+"$", want) {
 					t.Errorf("%v\ndoes not tell of %q", err, want)
 				}
 			}
