@@ -32,6 +32,8 @@ func noise() [][]byte {
 		"The manifest file is empty, ignoring",
 		// The built-in APIs have no OpenAPI document of their own behind the aggregator until it is first asked for.
 		"OpenAPI AggregationController",
+		// A refusal is an answer to its client, not an event of the server.
+		"] rejected by webhook",
 		// There is no Service network here.
 		"Unable to find suitable network address",
 	}
