@@ -204,12 +204,25 @@ func (c *crew) start(ctx context.Context, name string, o *order) error {
 	c.mu.Unlock()
 	c.running.Go(func() {
 		if r.Run(ctx) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			delete(c.runners, name)
+			c.dismiss(ctx, name, r)
 		}
 	})
 	return nil
+}
+
+// dismiss forgets a runner whose process is deleted. An order that came meanwhile is for a
+// process of the same name that was asked for anew.
+func (c *crew) dismiss(ctx context.Context, name string, r *runner) {
+	c.mu.Lock()
+	delete(c.runners, name)
+	next := r.unread()
+	c.mu.Unlock()
+	if next == nil {
+		return
+	}
+	if err := c.start(ctx, name, next); err != nil {
+		c.log.Error("could not start a process anew", slog.String("process", name), slog.Any("error", err))
+	}
 }
 
 // orphan tells of a process whose object is gone without its finalizer: a store that lost

@@ -96,6 +96,13 @@ func (r *runner) Order(o order) {
 	r.nudge()
 }
 
+// unread is an order that Run did not take up.
+func (r *runner) unread() *order {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next
+}
+
 func (r *runner) nudge() {
 	select {
 	case r.wake <- struct{}{}:
