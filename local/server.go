@@ -12,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // ServerConfig is what the server needs to know.
@@ -58,6 +60,9 @@ func Serve(ctx context.Context, c ServerConfig) error {
 	}
 	if err := c.Dir.linkKubeconfig(); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(c.Dir.DataRoot(), 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
 	}
 	s.run(ctx)
 	return s.board.update(func(st *State) { st.Phase, st.Message = PhaseStopped, "" })
@@ -225,7 +230,24 @@ func (s *server) prepareOnce(ctx context.Context, admin *rest.Config) error {
 	if err := install(ctx, c); err != nil {
 		return err
 	}
+	if err := s.installPackages(ctx, c); err != nil {
+		return err
+	}
 	return ensureCredentials(ctx, c, admin, s.Dir, time.Now())
+}
+
+// installPackages adds the built-in Packages. Sources that a user has changed stay as they are.
+func (s *server) installPackages(ctx context.Context, c client.Client) error {
+	builtin, err := builtinPackages(s.PackageStore)
+	if err != nil {
+		return err
+	}
+	for _, p := range builtin {
+		if err := apply(ctx, c, p, serverManager, false); err != nil && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *server) renewTokens(ctx context.Context) {
