@@ -208,7 +208,7 @@ func newEndpoints(kind string, addrs []string, t Target) (*endpoints, error) {
 		kgo.RequestTimeoutOverhead(10 * time.Second),
 		kgo.RequestRetries(2),
 		kgo.DisableClientMetrics(),
-		kgo.MetadataMaxAge(24 * time.Hour),
+		kgo.MetadataMaxAge(time.Hour),
 	}
 	if t.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(t.TLS))

@@ -3,6 +3,7 @@ package kafkatest
 import (
 	"context"
 	"encoding/base64"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ type Config struct {
 	// Topics to begin with, and the partitions of each (1 if 0).
 	Topics     []string
 	Partitions int32
+	// DescribeCluster is its highest version; 0 means 2, which knows fenced brokers (Kafka 4.0). Kafka 3.9 has 1.
+	DescribeCluster int16
 	// Options for kfake's brokers, for example kfake.TLS.
 	Options []kfake.Opt
 }
@@ -39,6 +42,12 @@ type Fake struct {
 	mu     sync.Mutex
 	quorum plan.Quorum
 	fenced []int32
+	// allowed is what DescribeCluster says we may do, silent who never answers it until when.
+	allowed int32
+	silent  []int32
+	until   <-chan struct{}
+
+	describeClusterVersion int16
 }
 
 // NewFake starts a fake cluster that ends with the test. Its quorum is the controllers, or without any the
@@ -55,7 +64,10 @@ func NewFake(t testing.TB, config Config) *Fake {
 	if len(config.Topics) > 0 {
 		opts = append(opts, kfake.SeedTopics(config.Partitions, config.Topics...))
 	}
-	f := &Fake{Brokers: start(t, opts...)}
+	if config.DescribeCluster == 0 {
+		config.DescribeCluster = 2
+	}
+	f := &Fake{Brokers: start(t, opts...), allowed: math.MinInt32, describeClusterVersion: config.DescribeCluster}
 	voters := config.Brokers
 	if config.Controllers > 0 {
 		voters = config.Controllers
@@ -131,6 +143,30 @@ func (f *Fake) Fence(ids ...int32) {
 	f.fenced = ids
 }
 
+// Authorize makes DescribeCluster say that these operations on the cluster are allowed, as a bit field.
+func (f *Fake) Authorize(operations int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allowed = operations
+}
+
+// Silence lets the brokers of those ids accept connections and answer no DescribeCluster until the channel closes.
+func (f *Fake) Silence(until <-chan struct{}, ids ...int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.silent, f.until = ids, until
+}
+
+// waitOut keeps a silent node silent.
+func (f *Fake) waitOut(c *kfake.Cluster) {
+	f.mu.Lock()
+	silent, until := slices.Contains(f.silent, c.CurrentNode()), f.until
+	f.mu.Unlock()
+	if silent {
+		c.SleepControl(func() { <-until })
+	}
+}
+
 // keep runs handle for every request of its key from now on. An answer of nil leaves the request to kfake.
 func keep[R kmsg.Request](c *kfake.Cluster, key kmsg.Key, handle func(R) kmsg.Response) {
 	c.ControlKey(key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
@@ -145,7 +181,7 @@ func keep[R kmsg.Request](c *kfake.Cluster, key kmsg.Key, handle func(R) kmsg.Re
 }
 
 func (f *Fake) control(c *kfake.Cluster, controllers bool) {
-	advertise(c)
+	f.advertise(c)
 	keep(c, kmsg.DescribeQuorum, func(r *kmsg.DescribeQuorumRequest) kmsg.Response {
 		return f.describeQuorum(r, c.CurrentNode(), controllers)
 	})
@@ -157,12 +193,13 @@ func (f *Fake) control(c *kfake.Cluster, controllers bool) {
 	})
 	addrs := c.ListenAddrs()
 	keep(c, kmsg.DescribeCluster, func(r *kmsg.DescribeClusterRequest) kmsg.Response {
+		f.waitOut(c)
 		return f.describeCluster(r, addrs, controllers)
 	})
 }
 
 // advertise adds to kfake's ApiVersions what this package answers.
-func advertise(c *kfake.Cluster) {
+func (f *Fake) advertise(c *kfake.Cluster) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
@@ -179,6 +216,11 @@ func advertise(c *kfake.Cluster) {
 		one := kmsg.NewApiVersionsResponseApiKey()
 		one.ApiKey, one.MaxVersion = key.Int16(), highest
 		own.ApiKeys = append(own.ApiKeys, one)
+	}
+	for i := range own.ApiKeys {
+		if own.ApiKeys[i].ApiKey == kmsg.DescribeCluster.Int16() {
+			own.ApiKeys[i].MaxVersion = f.describeClusterVersion
+		}
 	}
 	keep(c, kmsg.ApiVersions, func(r *kmsg.ApiVersionsRequest) kmsg.Response {
 		if r.Version > own.Version {

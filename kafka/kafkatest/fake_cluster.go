@@ -1,7 +1,6 @@
 package kafkatest
 
 import (
-	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -23,7 +22,7 @@ func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, c
 	resp := kmsg.NewPtrDescribeClusterResponse()
 	resp.Version = r.Version
 	resp.EndpointType = r.EndpointType
-	resp.ClusterAuthorizedOperations = math.MinInt32
+	resp.ClusterAuthorizedOperations = f.allowed
 	if own := map[bool]int8{false: brokerEndpoints, true: controllerEndpoints}[controllers]; r.EndpointType != own {
 		resp.ErrorCode = kerr.MismatchedEndpointType.Code
 		return resp

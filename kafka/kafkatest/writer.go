@@ -76,7 +76,8 @@ func (w *Writer) write(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		value := w.run + " " + strconv.FormatInt(number, 10)
-		w.client.Produce(ctx, kgo.StringRecord(value), func(_ *kgo.Record, err error) { w.decided(number, err) })
+		// Without ctx: what was begun before Stop may still be acknowledged. A full buffer is a failed record.
+		w.client.TryProduce(context.WithoutCancel(ctx), kgo.StringRecord(value), func(_ *kgo.Record, err error) { w.decided(number, err) })
 	}
 }
 
