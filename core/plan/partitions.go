@@ -63,11 +63,9 @@ func (im *impact) sweep(index int32, minISR int, isr []int32, down map[int32]boo
 			im.parts[id] = append(list, index)
 		}
 	}
-	floor := max(1, minISR)
-	if len(isr) < floor {
-		floor = 1 // already under min ISR: nothing is taken from at-or-above to below; offline still counts
-	}
-	im.slack[index] = int16(up - floor) //nolint:gosec // replication factors are small
+	// A partition that is under min ISR already has nothing to spare either: its remaining
+	// copies are the last ones. Brokers that are in no ISR never come here.
+	im.slack[index] = int16(up - max(1, minISR)) //nolint:gosec // replication factors are small
 }
 
 // stop records that a broker is being stopped.

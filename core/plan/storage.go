@@ -246,11 +246,7 @@ func (p *pass) mayJoin(n *Node, w *cluster.Node) bool {
 	if !w.Broker() {
 		return true
 	}
-	b := p.brokers[id]
-	if b == nil {
-		return true // never registered: nothing was ever placed on it
-	}
-	if !b.Fenced {
+	if b := p.brokers[id]; b != nil && !b.Fenced {
 		p.block(id, "WaitingForFence", fmt.Sprintf("node %d has empty disks; waiting until Kafka has fenced the lost broker", id), false)
 		return false
 	}

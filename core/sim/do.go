@@ -1,0 +1,224 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
+	"castellan.dev/castellan/core/plan"
+)
+
+// Do obeys a step and notes what it breaks.
+func (w *World) Do(s plan.Step) {
+	switch s.Kind {
+	case plan.CreateNode:
+		if _, ok := w.nodes[s.Node]; ok {
+			w.violate("node %d created twice", s.Node)
+			return
+		}
+		w.nodes[s.Node] = &node{spec: *s.Spec.DeepCopy()}
+	case plan.UpdateProcess, plan.UpdateLive, plan.AnswerStorage, plan.StopNode, plan.StartNode:
+		w.write(s)
+	case plan.RecordClusterID:
+		w.ClusterID = s.ClusterID
+	case plan.SetConfig:
+		w.setConfig(s)
+	case plan.AddVoter:
+		w.addVoter(s)
+	case plan.RemoveVoter:
+		w.removeVoter(s)
+	case plan.ElectLeaders:
+		w.Elections++
+		w.preferred()
+	case plan.DeleteNode:
+		w.violate("node %d deleted", s.Node)
+	}
+}
+
+func (w *World) write(s plan.Step) {
+	n, ok := w.nodes[s.Node]
+	if !ok {
+		w.violate("%s of node %d, which does not exist", s.Kind, s.Node)
+		return
+	}
+	restart := layout.ProcessHash(n.spec.Process) != layout.ProcessHash(s.Spec.Process)
+	if restart && s.Kind != plan.UpdateProcess {
+		w.violate("%s restarts node %d", s.Kind, s.Node)
+	}
+	if n.spec.ClusterID != "" && s.Spec.ClusterID != n.spec.ClusterID {
+		w.violate("cluster id of node %d changed", s.Node)
+	}
+	if restart {
+		w.Restarts[s.Node]++
+		w.judgeStop(n)
+	}
+	n.spec = *s.Spec.DeepCopy()
+}
+
+// judgeStop checks, by the truth, what stopping a node takes away.
+func (w *World) judgeStop(n *node) {
+	if !w.serving(n) {
+		return
+	}
+	id := n.spec.NodeID
+	if isController(n) && len(w.voters) > 1 && w.voters[id] == n.dir {
+		up := 0
+		for other, dir := range w.voters {
+			if o := w.nodes[other]; other != id && o != nil && w.keepsRunning(o) && o.dir == dir {
+				up++
+			}
+		}
+		if up < len(w.voters)/2+1 && w.quorumUp() {
+			w.violate("stopping controller %d leaves %d of %d voters", id, up, len(w.voters))
+		}
+	}
+	for i := range w.topics {
+		t := &w.topics[i]
+		for j := range t.Partitions {
+			w.judgePartition(t, j, id)
+		}
+	}
+}
+
+// keepsRunning says whether a node serves and is not about to restart.
+func (w *World) keepsRunning(n *node) bool {
+	return w.serving(n) && n.running == layout.ProcessHash(n.spec.Process) && n.spec.State != api.StateStopped
+}
+
+func (w *World) judgePartition(t *plan.Topic, j int, id int32) {
+	p := &t.Partitions[j]
+	if !slices.Contains(p.ISR, id) {
+		return
+	}
+	before, after := 0, 0
+	for _, r := range p.ISR {
+		o := w.nodes[r]
+		if o == nil || !w.keepsRunning(o) && r != id {
+			continue
+		}
+		before++
+		if r != id {
+			after++
+		}
+	}
+	floor := max(1, t.MinISR)
+	if before >= floor && after < floor {
+		w.violate("stopping broker %d takes %s-%d from %d to %d in-sync replicas, min ISR is %d", id, t.Name, j, before, after, t.MinISR)
+	}
+}
+
+func (w *World) setConfig(s plan.Step) {
+	if s.Node < 0 {
+		apply(w.config, s)
+		return
+	}
+	if w.broker[s.Node] == nil {
+		w.broker[s.Node] = map[string]string{}
+	}
+	apply(w.broker[s.Node], s)
+}
+
+func apply(onto map[string]string, s plan.Step) {
+	for k, v := range s.Set {
+		onto[k] = v
+	}
+	for _, k := range s.Delete {
+		delete(onto, k)
+	}
+}
+
+func (w *World) addVoter(s plan.Step) {
+	n := w.nodes[s.Node]
+	switch {
+	case !w.quorumUp():
+		w.violate("voter %d added without a quorum", s.Node)
+	case n == nil || n.dir != s.DirectoryID || !w.serving(n):
+		w.violate("voter %d added although its directory %s does not serve", s.Node, s.DirectoryID)
+	case w.voters[s.Node] != "":
+		w.violate("voter %d added twice", s.Node)
+	default:
+		w.voters[s.Node] = s.DirectoryID
+	}
+}
+
+func (w *World) removeVoter(s plan.Step) {
+	if w.voters[s.Node] != s.DirectoryID {
+		w.violate("voter %d removed under directory %s, it votes under %s", s.Node, s.DirectoryID, w.voters[s.Node])
+		return
+	}
+	if n := w.nodes[s.Node]; n != nil && n.running != "" && n.dir == s.DirectoryID {
+		w.violate("voter %d removed while it runs", s.Node)
+	}
+	delete(w.voters, s.Node)
+	if !w.quorumUp() {
+		w.violate("removing voter %d took the majority away", s.Node)
+	}
+}
+
+func (w *World) preferred() {
+	for i := range w.topics {
+		for j := range w.topics[i].Partitions {
+			p := &w.topics[i].Partitions[j]
+			if first := p.Replicas[0]; slices.Contains(p.ISR, first) && w.nodes[first] != nil && w.serving(w.nodes[first]) {
+				p.Leader = first
+			}
+		}
+	}
+}
+
+// Crash ends a node's JVM; it starts again by itself.
+func (w *World) Crash(id int32) {
+	if n := w.nodes[id]; n != nil {
+		n.running, n.age = "", 0
+	}
+}
+
+// LoseDisk ends a node's JVM and empties its disk.
+func (w *World) LoseDisk(id int32) {
+	w.Crash(id)
+	if n := w.nodes[id]; n != nil {
+		n.dir, n.clusterID, n.nonce = "", "", ""
+	}
+}
+
+// Break keeps a node's process from starting until it is mended.
+func (w *World) Break(id int32, broken bool) {
+	if n := w.nodes[id]; n != nil {
+		if n.bad = broken; broken {
+			w.Crash(id)
+		}
+	}
+}
+
+// Silence cuts a node's host off from the API; the node itself goes on.
+func (w *World) Silence(id int32, silent bool) {
+	if n := w.nodes[id]; n != nil {
+		n.silent = silent
+	}
+}
+
+// Serving says whether a node truly serves.
+func (w *World) Serving(id int32) bool {
+	n := w.nodes[id]
+	return n != nil && w.serving(n)
+}
+
+// Process is the hash of what a node runs.
+func (w *World) Process(id int32) string { return w.nodes[id].running }
+
+// Voters are the directory ids that vote, by node id.
+func (w *World) Voters() map[int32]string { return w.voters }
+
+// Config is the cluster-wide dynamic configuration.
+func (w *World) Config() map[string]string { return w.config }
+
+// String is the world in one line, for failures.
+func (w *World) String() string {
+	s := fmt.Sprintf("cluster %q leader %d:", w.ClusterID, w.leader)
+	for _, id := range w.ids() {
+		n := w.nodes[id]
+		s += fmt.Sprintf(" %d(%s %s age %d)", id, w.status(n).State, n.dir, n.age)
+	}
+	return s
+}

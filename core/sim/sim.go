@@ -1,0 +1,386 @@
+// Package sim is a world that obeys the steps of a plan: nodes that start, stop, crash and
+// lose disks, a quorum and partitions whose in-sync replicas follow. Tests and fuzzing play
+// plans against it to the end and let it judge every step by the truth it holds, not by
+// what the plan was shown. It has no clock and no randomness of its own.
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
+	"castellan.dev/castellan/core/plan"
+)
+
+// Ticks that things take. A tick is a second of simulated time.
+const (
+	startTicks = 3 // from a start to ready
+	syncTicks  = 2 // from ready to back in every ISR
+	voterTicks = 1 // from ready to caught up with the metadata log
+)
+
+// World is the truth.
+type World struct {
+	Now       time.Time
+	ClusterID string
+	Revision  string
+	OwnedKeys []string
+
+	hosts  []plan.Host
+	nodes  map[int32]*node
+	topics []plan.Topic
+	voters map[int32]string // directory id by node id
+	leader int32
+	config map[string]string
+	broker map[int32]map[string]string
+	fresh  int
+
+	// Violations are what a step did that it must never do.
+	Violations []string
+	// Restarts counts, per node, restarts that a plan asked for.
+	Restarts map[int32]int
+	// Elections counts elections of preferred leaders.
+	Elections int
+	// Hidden makes Kafka unreadable for the plan.
+	Hidden bool
+}
+
+type node struct {
+	spec      api.KafkaNodeSpec
+	dir       string // directory id, empty for an empty disk
+	clusterID string // on disk
+	nonce     string
+	running   string // process hash, empty when the JVM is down
+	bad       bool   // its process cannot start
+	silent    bool   // its host reports nothing
+	age       int    // ticks since the start
+	startedAt time.Time
+}
+
+// New is a world with hosts and nothing on them.
+func New(hosts []plan.Host) *World {
+	return &World{
+		Now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Revision: "r1", hosts: hosts, leader: -1,
+		nodes: map[int32]*node{}, voters: map[int32]string{}, config: map[string]string{},
+		broker: map[int32]map[string]string{}, Restarts: map[int32]int{},
+	}
+}
+
+// AddTopic places a topic with the given replicas, all in sync and led by the first.
+func (w *World) AddTopic(name string, minISR int, replicas ...[]int32) {
+	t := plan.Topic{Name: name, MinISR: minISR}
+	for _, r := range replicas {
+		t.Partitions = append(t.Partitions, plan.Partition{Leader: r[0], Replicas: r, ISR: slices.Clone(r)})
+	}
+	w.topics = append(w.topics, t)
+}
+
+// See is what a pass reads.
+func (w *World) See() plan.World {
+	seen := plan.World{
+		ClusterID: w.ClusterID, Revision: w.Revision, OwnedKeys: w.OwnedKeys, Hosts: w.seenHosts(),
+		Fresh: w.draw(), Certificates: map[int32]api.NodeCertificates{}, Kafka: w.kafka(),
+	}
+	for _, id := range w.ids() {
+		n := w.nodes[id]
+		seen.Nodes = append(seen.Nodes, plan.Node{Spec: *n.spec.DeepCopy(), Status: w.status(n), Rack: w.rack(n.spec.Host)})
+		seen.Certificates[id] = api.NodeCertificates{Digest: fmt.Sprintf("cert-%d", id)}
+	}
+	return seen
+}
+
+func (w *World) ids() []int32 {
+	ids := make([]int32, 0, len(w.nodes))
+	for id := range w.nodes {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (w *World) seenHosts() []plan.Host {
+	hosts := slices.Clone(w.hosts)
+	for i := range hosts {
+		hosts[i].Claimed = map[int32]string{}
+		hosts[i].Nodes = 0
+		for _, n := range w.nodes {
+			if n.spec.Host != hosts[i].Name {
+				continue
+			}
+			hosts[i].Nodes++
+			for _, port := range n.spec.Ports {
+				hosts[i].Claimed[port] = "node"
+			}
+		}
+	}
+	return hosts
+}
+
+func (w *World) rack(host string) string {
+	i := slices.IndexFunc(w.hosts, func(h plan.Host) bool { return h.Name == host })
+	if i < 0 {
+		return ""
+	}
+	return w.hosts[i].Spec.Rack
+}
+
+func (w *World) draw() plan.Fresh {
+	f := plan.Fresh{ClusterID: fmt.Sprintf("cluster-%d", w.fresh)}
+	for i := range 64 {
+		f.DirectoryIDs = append(f.DirectoryIDs, fmt.Sprintf("dir-%d-%d", w.fresh, i))
+	}
+	w.fresh++
+	return f
+}
+
+func (w *World) status(n *node) api.KafkaNodeStatus {
+	st := api.KafkaNodeStatus{Nonce: n.nonce}
+	for _, v := range n.spec.Volumes {
+		vs := api.VolumeStatus{Name: v.Name, State: api.VolumeEmpty}
+		if n.dir != "" {
+			id := n.spec.NodeID
+			vs = api.VolumeStatus{Name: v.Name, State: api.VolumeFormatted, ClusterID: n.clusterID, DirectoryID: n.dir, NodeID: &id}
+		}
+		st.Volumes = append(st.Volumes, vs)
+	}
+	switch {
+	case n.silent:
+		st.State, st.Reason = api.NodeUnknown, "HostSilent"
+	case n.nonce != "":
+		st.State = api.NodeAsking
+	case n.running == "" && n.spec.State == api.StateStopped:
+		st.State = api.NodeStopped
+	case n.running == "":
+		st.State, st.Reason = api.NodeFailed, "KafkaExited"
+	case !w.ready(n):
+		st.State = api.NodeStarting
+	default:
+		st.State, st.Ready = api.NodeRunning, true
+	}
+	if n.running != "" {
+		st.Process = &api.ProcessStatus{Hash: n.running, StartedAt: metav1.NewTime(n.startedAt)}
+	}
+	return st
+}
+
+func (w *World) ready(n *node) bool {
+	return n.running != "" && n.age >= startTicks && w.quorumUp()
+}
+
+// serving is the truth, also of a node whose host reports nothing.
+func (w *World) serving(n *node) bool { return w.ready(n) }
+
+// quorumUp says whether a majority of the voters runs with the directory that votes.
+func (w *World) quorumUp() bool {
+	up := 0
+	for id, dir := range w.voters {
+		if n, ok := w.nodes[id]; ok && n.running != "" && n.dir == dir && n.age >= startTicks {
+			up++
+		}
+	}
+	return up >= len(w.voters)/2+1
+}
+
+func (w *World) kafka() plan.Kafka {
+	if w.Hidden || len(w.voters) == 0 || !w.quorumUp() {
+		return plan.Kafka{Why: "no quorum"}
+	}
+	k := plan.Kafka{Known: true, ClusterID: w.ClusterID, ClusterConfig: w.config, BrokerConfig: w.broker}
+	for _, id := range w.ids() {
+		n := w.nodes[id]
+		if isBroker(n) && n.dir != "" {
+			up := w.serving(n)
+			k.Brokers = append(k.Brokers, plan.Broker{ID: id, Fenced: !up, Rack: w.rack(n.spec.Host)})
+			k.PartitionsKnown = k.PartitionsKnown || up
+		}
+	}
+	k.Topics = make([]plan.Topic, len(w.topics))
+	for i, t := range w.topics {
+		k.Topics[i] = plan.Topic{Name: t.Name, MinISR: t.MinISR, Partitions: slices.Clone(t.Partitions)}
+		for j := range t.Partitions {
+			k.Topics[i].Partitions[j].ISR = slices.Clone(t.Partitions[j].ISR)
+		}
+	}
+	k.Quorum = w.quorum()
+	return k
+}
+
+func (w *World) quorum() plan.Quorum {
+	q := plan.Quorum{Leader: w.leader, HighWater: 100}
+	for _, id := range w.ids() {
+		n := w.nodes[id]
+		r := plan.Replica{ID: id, DirectoryID: n.dir, LastCaughtUp: time.Hour}
+		if n.running != "" && n.age >= startTicks+voterTicks {
+			r.LastCaughtUp = 0
+		}
+		if dir, votes := w.voters[id]; votes {
+			if dir != n.dir {
+				q.Voters = append(q.Voters, plan.Replica{ID: id, DirectoryID: dir, LastCaughtUp: time.Hour})
+			} else {
+				q.Voters = append(q.Voters, r)
+				continue
+			}
+		}
+		if n.running != "" {
+			q.Observers = append(q.Observers, r)
+		}
+	}
+	return q
+}
+
+func isBroker(n *node) bool     { return slices.Contains(n.spec.Roles, api.RoleBroker) }
+func isController(n *node) bool { return slices.Contains(n.spec.Roles, api.RoleController) }
+
+// Tick lets a second pass.
+func (w *World) Tick() {
+	w.Now = w.Now.Add(time.Second)
+	for _, id := range w.ids() {
+		w.advance(w.nodes[id])
+	}
+	w.elect()
+	w.follow()
+}
+
+// advance moves one node: its agent realizes the spec, its supervisor asks or starts.
+func (w *World) advance(n *node) {
+	want := layout.ProcessHash(n.spec.Process)
+	if n.running != "" && (n.spec.State == api.StateStopped || n.running != want) {
+		n.running, n.age = "", 0
+		return
+	}
+	if n.spec.State == api.StateStopped || n.silent && n.running == "" {
+		return
+	}
+	if n.dir == "" || n.spec.ClusterID == "" {
+		w.ask(n)
+		return
+	}
+	if n.clusterID != n.spec.ClusterID || n.bad {
+		return
+	}
+	if n.running == "" {
+		n.running, n.age, n.startedAt = want, 0, w.Now
+		return
+	}
+	n.age++
+}
+
+// ask is a supervisor with a question: it shows its disks and does what an answer to its
+// own nonce says.
+func (w *World) ask(n *node) {
+	if s := n.spec.Storage; s != nil && n.nonce != "" && s.Nonce == n.nonce {
+		w.format(n, s)
+		n.nonce = ""
+		return
+	}
+	if n.nonce == "" {
+		n.nonce = fmt.Sprintf("nonce-%d-%d", n.spec.NodeID, w.fresh)
+		w.fresh++
+	}
+}
+
+func (w *World) format(n *node, s *api.StorageAnswer) {
+	if s.Answer == api.StorageAdopt || n.dir != "" {
+		return
+	}
+	if s.Answer == api.StorageJoin {
+		w.judgeJoin(n)
+	}
+	n.clusterID = n.spec.ClusterID
+	w.fresh++
+	n.dir = fmt.Sprintf("dir-%d-join-%d", n.spec.NodeID, w.fresh)
+	if s.Answer != api.StorageBootstrap || len(s.InitialControllers) == 0 {
+		return
+	}
+	w.bootstrap(n, s)
+}
+
+// judgeJoin checks that an empty disk that is formatted was not the last copy of anything.
+func (w *World) judgeJoin(n *node) {
+	for i := range w.topics {
+		for j, p := range w.topics[i].Partitions {
+			if len(p.ISR) == 1 && p.ISR[0] == n.spec.NodeID {
+				w.violate("node %d joins empty, but %s-%d had its only in-sync copy there", n.spec.NodeID, w.topics[i].Name, j)
+			}
+		}
+	}
+}
+
+// bootstrap formats a first controller. A second cluster beside one that has voters is the
+// worst thing that a plan could do.
+func (w *World) bootstrap(n *node, s *api.StorageAnswer) {
+	voters := map[int32]string{}
+	for _, entry := range s.InitialControllers {
+		var id, port int32
+		var rest string
+		if _, err := fmt.Sscanf(entry, "%d@127.0.0.1:%d:%s", &id, &port, &rest); err != nil {
+			w.violate("unreadable initial controller %q: %v", entry, err)
+			return
+		}
+		voters[id] = rest
+	}
+	if len(w.voters) == 0 {
+		w.voters = voters
+	}
+	n.dir = voters[n.spec.NodeID]
+	if w.voters[n.spec.NodeID] != n.dir {
+		w.violate("node %d was formatted into a second quorum", n.spec.NodeID)
+	}
+}
+
+// elect moves the active controller and the leaders off nodes that serve no more.
+func (w *World) elect() {
+	if n, ok := w.nodes[w.leader]; !ok || !w.ready(n) || w.voters[w.leader] != n.dir {
+		w.leader = -1
+		for _, id := range w.ids() {
+			if w.voters[id] != "" && w.voters[id] == w.nodes[id].dir && w.ready(w.nodes[id]) {
+				w.leader = id
+				break
+			}
+		}
+	}
+}
+
+// follow lets ISRs shrink and grow.
+func (w *World) follow() {
+	if w.leader < 0 {
+		return
+	}
+	for i := range w.topics {
+		for j := range w.topics[i].Partitions {
+			w.followOne(&w.topics[i].Partitions[j])
+		}
+	}
+}
+
+func (w *World) followOne(p *plan.Partition) {
+	for _, r := range p.Replicas {
+		n := w.nodes[r]
+		at := slices.Index(p.ISR, r)
+		switch {
+		case n == nil:
+		case !w.serving(n) && at >= 0 && len(p.ISR) > 1:
+			p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
+		case w.serving(n) && at < 0 && n.age >= startTicks+syncTicks && p.Leader >= 0:
+			p.ISR = append(slices.Clone(p.ISR), r)
+		}
+	}
+	if n := w.nodes[p.Leader]; p.Leader >= 0 && n != nil && w.serving(n) && slices.Contains(p.ISR, p.Leader) {
+		return
+	}
+	p.Leader = -1
+	for _, r := range p.ISR {
+		if n := w.nodes[r]; n != nil && w.serving(n) {
+			p.Leader = r
+			return
+		}
+	}
+}
+
+func (w *World) violate(format string, args ...any) {
+	w.Violations = append(w.Violations, fmt.Sprintf(format, args...))
+}
