@@ -7,8 +7,8 @@ import (
 
 // Diff sorts the keys in which two configurations of a node differ by what it takes to bring the change about: a restart, or a
 // live change in Kafka. Keys that no role of the node reads are left out, so a broker-only change leaves controllers alone. A key
-// that is absent on one side differs from one that spells out the default: what is written is what is compared. Keys the table
-// does not know need a restart of every node.
+// that is absent on one side differs from one that spells out the default: what is written is what is compared. A key that moves
+// between Kafka and the file (Key.Live) needs a restart, and so do keys the table does not know, on every node.
 func (t Table) Diff(roles Roles, from, to map[string]string) (restart, live []string) {
 	names := map[string]bool{}
 	for name := range from {
@@ -24,7 +24,7 @@ func (t Table) Diff(roles Roles, from, to map[string]string) (restart, live []st
 		if !k.Roles.Overlap(roles) || had == has && Equal(k.Type, a, b) {
 			continue
 		}
-		if k.Dynamic() {
+		if (!had || k.Live(a)) && (!has || k.Live(b)) {
 			live = append(live, name)
 		} else {
 			restart = append(restart, name)
@@ -41,7 +41,7 @@ func (t Table) Split(roles Roles, config map[string]string) (file, live map[stri
 		k := t.keyOrUnknown(name)
 		switch {
 		case !k.Roles.Overlap(roles):
-		case k.Dynamic():
+		case k.Live(value):
 			live[name] = value
 		default:
 			file[name] = value

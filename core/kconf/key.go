@@ -1,6 +1,9 @@
 package kconf
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // Type is how Kafka parses a value (ConfigDef.Type).
 type Type string
@@ -117,16 +120,42 @@ type Key struct {
 	UpdateMode UpdateMode
 	// ClusterOnly marks a live key that must never differ between nodes.
 	ClusterOnly bool
-	Roles       Roles
-	Internal    bool // Kafka keeps it out of its documentation
-	Deprecated  bool
-	Owned       *Ownership // nil for a key the user may set
+	// Stepwise marks a live thread pool, which a node lets change only to between half and double of what it has: see Live and NextStep.
+	Stepwise   bool
+	Roles      Roles
+	Internal   bool // Kafka keeps it out of its documentation
+	Deprecated bool
+	Owned      *Ownership // nil for a key the user may set
 
 	listenerDynamic bool // live under listener.name.<listener>., and only there
 }
 
-// Dynamic reports whether a running node takes a new value without a restart.
+// Dynamic reports whether a running node takes a new value without a restart. Live says it of one value.
 func (k Key) Dynamic() bool { return k.UpdateMode != ReadOnly }
+
+// Live reports whether this value may live in Kafka alone. For most keys that is Dynamic. A thread pool starts with the size in the
+// node's file, or the default, and a live size beyond double or below half of that is refused at the start, and with it every other
+// cluster default: retention and min.insync.replicas fall back to Kafka's own (measured on 4.3.1 with num.io.threads 32). Such a size
+// belongs into the file, and its live record must be gone before a node starts with that file.
+func (k Key) Live(value string) bool {
+	if !k.Stepwise || !k.Dynamic() {
+		return k.Dynamic()
+	}
+	start, err := strconv.ParseInt(k.Default, 10, 32)
+	size, err2 := strconv.ParseInt(Normalize(k.Type, value), 10, 32)
+	return err == nil && err2 == nil && size >= (start+1)/2 && size <= 2*start
+}
+
+// NextStep returns the value to write next on the way from the value in force to the wanted one: for a Stepwise key at most double and
+// at least half of it, for any other key the wanted value itself.
+func (k Key) NextStep(inForce, wanted string) string {
+	from, err := strconv.ParseInt(Normalize(k.Type, inForce), 10, 32)
+	to, err2 := strconv.ParseInt(Normalize(k.Type, wanted), 10, 32)
+	if !k.Stepwise || err != nil || err2 != nil || from < 1 || to < 1 {
+		return wanted
+	}
+	return strconv.FormatInt(min(max(to, (from+1)/2), 2*from), 10)
+}
 
 // TopicKey is a key of a topic's own configuration.
 type TopicKey struct {

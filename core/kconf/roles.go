@@ -7,6 +7,7 @@ func review(k Key, controllersRead map[string]bool) Key {
 	k.Roles = rolesOf(k.Name, controllersRead)
 	k.UpdateMode = reviewMode(k)
 	k.ClusterOnly = clusterOnly(k.Name)
+	k.Stepwise = k.Dynamic() && stepwise(k.Name)
 	k.Owned = ownership(k.Name)
 	return k
 }
@@ -17,11 +18,15 @@ func review(k Key, controllersRead map[string]bool) Key {
 // DynamicListenerConfig refuses any other change of an existing listener ("restart broker or create a new listener"). Config
 // providers are resolved when the file is read. Calling such a key live would leave a change that is never in force.
 //
+// Metrics reporters could be loaded live, but their parameters stand in the file, and one that fails to load at the start would take
+// every other live key of the node with it. Listeners could be added live, but a node needs them to start, so they stand in its file.
+//
 // The assignment intervals of groups are live, but a node checks them against their read-only bounds while it reads its file:
 // with a raised minimum in the file and the interval only in Kafka it refuses to start (measured on 4.3.1). So they stay together.
 func reviewMode(k Key) UpdateMode {
 	if matches([]string{
 		"ssl.*", "sasl.*", "principal.builder.class", "config.providers",
+		"listeners", "advertised.listeners", "listener.security.protocol.map", "metric.reporters",
 		"group.consumer.assignment.interval.ms", "group.share.assignment.interval.ms", "group.streams.assignment.interval.ms",
 	}, k.Name) {
 		return ReadOnly
@@ -32,6 +37,16 @@ func reviewMode(k Key) UpdateMode {
 // clusterOnly: with eligible leader replicas (on by default for new 4.1 clusters) Kafka keeps min.insync.replicas as a cluster
 // default and refuses it per broker, and a value that differs between leaders means nothing to a producer anyway.
 func clusterOnly(name string) bool { return name == "min.insync.replicas" }
+
+// stepwise lists the thread pools: DynamicThreadPool, LogCleaner, DataPlaneAcceptor and DynamicRemoteLogConfig refuse a live change to
+// less than half or more than double of what the node runs with.
+func stepwise(name string) bool {
+	return matches([]string{
+		"background.threads", "log.cleaner.threads", "num.io.threads", "num.network.threads", "num.recovery.threads.per.data.dir",
+		"num.replica.fetchers", "remote.log.reader.threads",
+		"remote.log.manager.copier.thread.pool.size", "remote.log.manager.expiration.thread.pool.size", "remote.log.manager.follower.thread.pool.size",
+	}, name)
+}
 
 // brokerKeysControllersRead are the keys behind topic defaults. The active controller resolves them when it creates a topic,
 // checks topic configs against each other and decides about min ISR and unclean elections. The live ones reach it as metadata

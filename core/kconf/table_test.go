@@ -68,11 +68,11 @@ func TestFactsOfKafka(t *testing.T) {
 	}{
 		{"4.3.1", kconf.Key{Name: "log.retention.ms", Type: kconf.Long, UpdateMode: kconf.ClusterWide, Roles: kconf.Both}},
 		{"4.3.1", kconf.Key{Name: "log.retention.hours", Type: kconf.Int, Default: "168", HasDefault: true, Roles: kconf.Both}},
-		{"4.3.1", kconf.Key{Name: "num.io.threads", Type: kconf.Int, Default: "8", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Roles: kconf.Both}},
-		{"3.9.2", kconf.Key{Name: "num.io.threads", Type: kconf.Int, Default: "8", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Roles: kconf.Both}},
-		{"4.3.1", kconf.Key{Name: "num.network.threads", Type: kconf.Int, Default: "3", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Roles: kconf.Both}},
-		{"4.3.1", kconf.Key{Name: "background.threads", Type: kconf.Int, Default: "10", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Roles: kconf.Broker}},
-		{"3.9.2", kconf.Key{Name: "log.cleaner.threads", Type: kconf.Int, Default: "1", HasDefault: true, Valid: ranged("0", ""), UpdateMode: kconf.ClusterWide, Roles: kconf.Broker}},
+		{"4.3.1", kconf.Key{Name: "num.io.threads", Type: kconf.Int, Default: "8", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Stepwise: true, Roles: kconf.Both}},
+		{"3.9.2", kconf.Key{Name: "num.io.threads", Type: kconf.Int, Default: "8", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Stepwise: true, Roles: kconf.Both}},
+		{"4.3.1", kconf.Key{Name: "num.network.threads", Type: kconf.Int, Default: "3", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Stepwise: true, Roles: kconf.Both}},
+		{"4.3.1", kconf.Key{Name: "background.threads", Type: kconf.Int, Default: "10", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, Stepwise: true, Roles: kconf.Broker}},
+		{"3.9.2", kconf.Key{Name: "log.cleaner.threads", Type: kconf.Int, Default: "1", HasDefault: true, Valid: ranged("0", ""), UpdateMode: kconf.ClusterWide, Stepwise: true, Roles: kconf.Broker}},
 		{"4.3.1", kconf.Key{Name: "message.max.bytes", Type: kconf.Int, Default: "1048588", HasDefault: true, Valid: ranged("0", ""), UpdateMode: kconf.ClusterWide, Roles: kconf.Both}},
 		{"4.3.1", kconf.Key{Name: "min.insync.replicas", Type: kconf.Int, Default: "1", HasDefault: true, Valid: ranged("1", ""), UpdateMode: kconf.ClusterWide, ClusterOnly: true, Roles: kconf.Both}},
 		{"4.3.1", kconf.Key{Name: "num.partitions", Type: kconf.Int, Default: "1", HasDefault: true, Valid: ranged("1", ""), Roles: kconf.Both}},
@@ -111,6 +111,7 @@ func TestStoresOfAListenerAreLivePerBroker(t *testing.T) {
 		"ssl.keystore.location":                      kconf.ReadOnly,
 		"listener.name.client.ssl.cipher.suites":     kconf.ReadOnly,
 		"cordoned.log.dirs":                          kconf.PerBroker,
+		"listeners":                                  kconf.ReadOnly,
 	} {
 		if k, ok := table.Key(name); !ok || k.UpdateMode != want {
 			t.Errorf("%s is %v, want %v", name, k.UpdateMode, want)
