@@ -43,7 +43,7 @@ func (c *Cluster) SetConfig(ctx context.Context, node int32, set map[string]stri
 func (c *conn) takerOfConfig(ctx context.Context, node int32) (*kgo.Broker, error) {
 	choosing, cancel := c.timeForControllers(ctx)
 	defer cancel()
-	b, cluster, err := choose(choosing, c.brokers, describeBrokers)
+	b, cluster, err := choose(choosing, c.brokers, c.describeBrokers)
 	if err == nil && node == clusterWide {
 		return b, nil
 	}
@@ -56,11 +56,30 @@ func (c *conn) takerOfConfig(ctx context.Context, node int32) (*kgo.Broker, erro
 	if c.controllers == nil {
 		return nil, err
 	}
-	active, _, byController := choose(ctx, c.controllers, readQuorum)
+	active, _, byController := choose(ctx, c.controllers, c.activeOfCluster)
 	if byController != nil {
 		return nil, fmt.Errorf("%w; %w", err, byController)
 	}
 	return active, nil
+}
+
+// activeOfCluster is the active controller of the cluster that is meant, or an error.
+func (c *conn) activeOfCluster(ctx context.Context, b *kgo.Broker) (plan.Quorum, error) {
+	q, err := readQuorum(ctx, b)
+	if err != nil {
+		return plan.Quorum{}, err
+	}
+	return q, c.verify(ctx, c.controllers, b)
+}
+
+// verify is an error unless b, one of from, belongs to the cluster that is meant.
+func (c *conn) verify(ctx context.Context, from *endpoints, b *kgo.Broker) error {
+	ask := c.describeBrokers
+	if from == c.controllers {
+		ask = c.describeControllers
+	}
+	_, err := ask(ctx, b)
+	return err
 }
 
 func alterConfigs(ctx context.Context, b *kgo.Broker, doing string, node int32, set map[string]string, del []string) error {
@@ -105,20 +124,21 @@ func (c *Cluster) AddVoter(ctx context.Context, id int32, directoryID, endpoint 
 	if listener.Host, listener.Port, err = splitEndpoint(endpoint); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return c.changeVoters(ctx, doing, func(ctx context.Context, active *kgo.Broker, q plan.Quorum) error {
-		if hasVoter(q, id, directoryID) {
+	return c.changeVoters(ctx, doing, func(ctx context.Context, at voterChange) error {
+		if hasVoter(at.quorum, id, directoryID) {
 			return nil
 		}
 		req := kmsg.NewPtrAddRaftVoterRequest()
+		req.ClusterID = at.cluster()
 		req.VoterID = id
 		req.VoterDirectoryID = directory
 		req.Listeners = append(req.Listeners, listener)
 		req.TimeoutMillis = millisLeft(ctx)
-		resp, err := ask[*kmsg.AddRaftVoterResponse](ctx, active, req)
+		resp, err := ask[*kmsg.AddRaftVoterResponse](ctx, at.active, req)
 		if err != nil {
-			return fmt.Errorf("%s: %w", doing, err)
+			return err
 		}
-		return refused(doing, resp.ErrorCode, resp.ErrorMessage)
+		return refused("ask for it", resp.ErrorCode, resp.ErrorMessage)
 	})
 }
 
@@ -129,24 +149,40 @@ func (c *Cluster) RemoveVoter(ctx context.Context, id int32, directoryID string)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return c.changeVoters(ctx, doing, func(ctx context.Context, active *kgo.Broker, q plan.Quorum) error {
-		if !hasVoter(q, id, directoryID) {
+	return c.changeVoters(ctx, doing, func(ctx context.Context, at voterChange) error {
+		if !hasVoter(at.quorum, id, directoryID) {
 			return nil
 		}
 		req := kmsg.NewPtrRemoveRaftVoterRequest()
+		req.ClusterID = at.cluster()
 		req.VoterID = id
 		req.VoterDirectoryID = directory
-		resp, err := ask[*kmsg.RemoveRaftVoterResponse](ctx, active, req)
+		resp, err := ask[*kmsg.RemoveRaftVoterResponse](ctx, at.active, req)
 		if err != nil {
-			return fmt.Errorf("%s: %w", doing, err)
+			return err
 		}
-		return refused(doing, resp.ErrorCode, resp.ErrorMessage)
+		return refused("ask for it", resp.ErrorCode, resp.ErrorMessage)
 	})
+}
+
+// voterChange is where to change the voters, and which they are at this moment.
+type voterChange struct {
+	active    *kgo.Broker
+	quorum    plan.Quorum
+	clusterID string
+}
+
+// cluster lets Kafka refuse what was meant for another one.
+func (v voterChange) cluster() *string {
+	if v.clusterID == "" {
+		return nil
+	}
+	return &v.clusterID
 }
 
 // changeVoters finds the active controller, at the controllers themselves where their addresses are known, lets do
 // look at the voters of this moment, and goes on where leadership moved away in between.
-func (c *Cluster) changeVoters(ctx context.Context, doing string, do func(context.Context, *kgo.Broker, plan.Quorum) error) error {
+func (c *Cluster) changeVoters(ctx context.Context, doing string, do func(context.Context, voterChange) error) error {
 	const pause = 250 * time.Millisecond
 	return c.use(ctx, func(ctx context.Context, conn *conn) error {
 		from := conn.controllers
@@ -156,19 +192,23 @@ func (c *Cluster) changeVoters(ctx context.Context, doing string, do func(contex
 		for {
 			active, quorum, err := choose(ctx, from, readQuorum)
 			if err == nil {
-				err = do(ctx, active, quorum)
-			} else {
-				err = fmt.Errorf("%s: find the active controller: %w", doing, err)
+				err = conn.verify(ctx, from, active)
 			}
-			if err == nil || !movedAway(err) {
-				return err
+			if err == nil {
+				err = do(ctx, voterChange{active, quorum, conn.clusterID})
+			}
+			if err == nil {
+				return nil
+			}
+			if !movedAway(err) {
+				return fmt.Errorf("%s: %w", doing, err)
 			}
 			timer := time.NewTimer(pause)
 			select {
 			case <-timer.C:
 			case <-ctx.Done():
 				timer.Stop()
-				return err
+				return fmt.Errorf("%s: %w", doing, err)
 			}
 		}
 	})
@@ -214,7 +254,7 @@ func millisLeft(ctx context.Context) int32 {
 func (c *Cluster) ElectPreferredLeaders(ctx context.Context) error {
 	const doing = "elect preferred leaders"
 	return c.use(ctx, func(ctx context.Context, conn *conn) error {
-		b, _, err := choose(ctx, conn.brokers, describeBrokers)
+		b, _, err := choose(ctx, conn.brokers, conn.describeBrokers)
 		if err != nil {
 			return fmt.Errorf("%s: no broker answers: %w", doing, err)
 		}

@@ -165,6 +165,7 @@ func (c *Clients) drop(name string) {
 
 // conn is the set of connections to one cluster. Either side is nil without addresses.
 type conn struct {
+	clusterID   string
 	brokers     *endpoints
 	controllers *endpoints
 }
@@ -182,7 +183,7 @@ func dial(t Target) (*conn, error) {
 		brokers.close()
 		return nil, err
 	}
-	return &conn{brokers: brokers, controllers: controllers}, nil
+	return &conn{clusterID: t.ClusterID, brokers: brokers, controllers: controllers}, nil
 }
 
 func (c *conn) close() {

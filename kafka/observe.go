@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -44,7 +45,7 @@ func (c *Cluster) Observe(ctx context.Context, perBroker []int32) (plan.Kafka, e
 func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
 	choosing, cancel := c.timeForControllers(ctx)
 	defer cancel()
-	b, cluster, err := choose(choosing, c.brokers, describeBrokers)
+	b, cluster, err := choose(choosing, c.brokers, c.describeBrokers)
 	if err == nil {
 		return c.observeBrokers(ctx, b, cluster, perBroker)
 	}
@@ -100,7 +101,7 @@ func (c *conn) observeControllers(ctx context.Context, perBroker []int32) (plan.
 	if err != nil {
 		return plan.Kafka{}, err
 	}
-	cluster, err := describeControllers(ctx, b)
+	cluster, err := c.describeControllers(ctx, b)
 	if err != nil {
 		return plan.Kafka{}, err
 	}
@@ -122,16 +123,16 @@ const (
 	controllerEndpoints = 2
 )
 
-func describeBrokers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
-	return describeCluster(ctx, b, brokerEndpoints)
+func (c *conn) describeBrokers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return c.describeCluster(ctx, b, brokerEndpoints)
 }
 
-func describeControllers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
-	return describeCluster(ctx, b, controllerEndpoints)
+func (c *conn) describeControllers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return c.describeCluster(ctx, b, controllerEndpoints)
 }
 
 // describeCluster includes fenced brokers from Kafka 4.0 on (KIP-1073); 3.9 does not list them at all.
-func describeCluster(ctx context.Context, b *kgo.Broker, endpointType int8) (*kmsg.DescribeClusterResponse, error) {
+func (c *conn) describeCluster(ctx context.Context, b *kgo.Broker, endpointType int8) (*kmsg.DescribeClusterResponse, error) {
 	const doing = "describe the cluster"
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.EndpointType = endpointType
@@ -147,13 +148,20 @@ func describeCluster(ctx context.Context, b *kgo.Broker, endpointType int8) (*km
 	if resp.ClusterID == "" {
 		return nil, fmt.Errorf("%s: the answer has no cluster id", doing)
 	}
-	// To a client that may not see a topic, Kafka's answer is silently shorter. A super user may do everything,
-	// so who may not alter the cluster is none, and must not believe what it does not see.
-	alter := int32(1) << int32(kmsg.ACLOperationAlter)
-	if ops := resp.ClusterAuthorizedOperations; ops != math.MinInt32 && ops&alter == 0 {
-		return nil, fmt.Errorf("%s: our principal is no super user there, so topics may be hidden from us; check super.users and the principal mapping of the listener", doing)
+	if c.clusterID != "" && resp.ClusterID != c.clusterID {
+		return nil, fmt.Errorf("%s: cluster %s answers where %s is expected; another cluster uses this address", doing, resp.ClusterID, c.clusterID)
 	}
-	return resp, nil
+	return resp, seesAll(resp.ClusterAuthorizedOperations)
+}
+
+// seesAll is an error for who may not alter the cluster. To a client that may not see a topic, Kafka's answers are
+// silently shorter; a super user may do everything, so who may not alter is none, and must not believe what it does not see.
+func seesAll(operations int32) error {
+	const alter = int32(1) << int32(kmsg.ACLOperationAlter)
+	if operations == math.MinInt32 || operations&alter != 0 {
+		return nil
+	}
+	return errors.New("our principal is no super user there, so topics may be hidden from us; check super.users and the principal mapping of the listener")
 }
 
 func brokersOf(cluster *kmsg.DescribeClusterResponse) []plan.Broker {
@@ -182,7 +190,7 @@ func (c *conn) readEach(ctx context.Context, cluster *kmsg.DescribeClusterRespon
 		}
 	}
 	if len(others) > 0 && c.controllers != nil {
-		if _, registered, err := choose(ctx, c.controllers, describeControllers); err == nil {
+		if _, registered, err := choose(ctx, c.controllers, c.describeControllers); err == nil {
 			for id, node := range nodesAt(c.controllers, registered, others) {
 				nodes[id] = node
 			}

@@ -16,6 +16,9 @@ type Target struct {
 	Brokers []string
 	// Controllers are the CONTROLLER listeners, host:port.
 	Controllers []string
+	// ClusterID is the one that must answer: nothing of another cluster is believed and nothing in it is changed.
+	// Empty accepts any, for before the first start.
+	ClusterID string
 	// TLS is the client's certificate and trust; nil means plaintext.
 	TLS *tls.Config
 }
@@ -37,7 +40,7 @@ func (t Target) validate() error {
 }
 
 func (t Target) equal(o Target) bool {
-	return slices.Equal(t.Brokers, o.Brokers) &&
+	return t.ClusterID == o.ClusterID && slices.Equal(t.Brokers, o.Brokers) &&
 		slices.Equal(t.Controllers, o.Controllers) &&
 		sameTLS(t.TLS, o.TLS)
 }

@@ -3,6 +3,7 @@ package kafkatest
 import (
 	"context"
 	"encoding/base64"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -44,8 +45,13 @@ type Fake struct {
 	fenced []int32
 	// allowed is what DescribeCluster says we may do, silent who never answers it until when.
 	allowed int32
+	// dynamic keys by node; -1 is the cluster-wide level.
+	dynamic map[int32]map[string]string
 	silent  []int32
 	until   <-chan struct{}
+
+	requests map[kmsg.Key]int
+	scripts  map[kmsg.Key]*script
 
 	describeClusterVersion int16
 }
@@ -67,7 +73,7 @@ func NewFake(t testing.TB, config Config) *Fake {
 	if config.DescribeCluster == 0 {
 		config.DescribeCluster = 2
 	}
-	f := &Fake{Brokers: start(t, opts...), allowed: math.MinInt32, describeClusterVersion: config.DescribeCluster}
+	f := &Fake{Brokers: start(t, opts...), allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{}, describeClusterVersion: config.DescribeCluster}
 	voters := config.Brokers
 	if config.Controllers > 0 {
 		voters = config.Controllers
@@ -157,6 +163,19 @@ func (f *Fake) Silence(until <-chan struct{}, ids ...int32) {
 	f.silent, f.until = ids, until
 }
 
+// Requests of each kind that came so far, at brokers and controllers together.
+func (f *Fake) Requests() map[kmsg.Key]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.requests)
+}
+
+func (f *Fake) count(r kmsg.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests[kmsg.Key(r.Key())]++
+}
+
 // waitOut keeps a silent node silent.
 func (f *Fake) waitOut(c *kfake.Cluster) {
 	f.mu.Lock()
@@ -167,32 +186,79 @@ func (f *Fake) waitOut(c *kfake.Cluster) {
 	}
 }
 
+// Answer makes resp the answer to every request of that key that comes to a broker or controller.
+func (f *Fake) Answer(key kmsg.Key, resp kmsg.Response) { f.script(key, resp, -1) }
+
+// AnswerOnce makes it the answer to the next one.
+func (f *Fake) AnswerOnce(key kmsg.Key, resp kmsg.Response) { f.script(key, resp, 1) }
+
+func (f *Fake) script(key kmsg.Key, resp kmsg.Response, times int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.scripts[key] = &script{resp, times}
+}
+
+type script struct {
+	answer kmsg.Response
+	left   int
+}
+
+// scripted is the answer that a test has set, if any.
+func (f *Fake) scripted(r kmsg.Request) kmsg.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.scripts[kmsg.Key(r.Key())]
+	if s == nil || s.left == 0 {
+		return nil
+	}
+	s.left--
+	s.answer.SetVersion(r.GetVersion())
+	return s.answer
+}
+
 // keep runs handle for every request of its key from now on. An answer of nil leaves the request to kfake.
-func keep[R kmsg.Request](c *kfake.Cluster, key kmsg.Key, handle func(R) kmsg.Response) {
+func keep[R kmsg.Request](f *Fake, c *kfake.Cluster, key kmsg.Key, handle func(R) kmsg.Response) {
 	c.ControlKey(key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
 		c.KeepControl()
 		r, ok := req.(R)
 		if !ok {
 			return nil, nil, false
 		}
-		answer := handle(r)
+		answer := f.scripted(r)
+		if answer == nil {
+			answer = handle(r)
+		}
+		if answer != nil {
+			f.count(r)
+		}
 		return answer, nil, answer != nil
 	})
 }
 
 func (f *Fake) control(c *kfake.Cluster, controllers bool) {
 	f.advertise(c)
-	keep(c, kmsg.DescribeQuorum, func(r *kmsg.DescribeQuorumRequest) kmsg.Response {
+	c.Control(func(r kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
+		c.KeepControl()
+		f.count(r)
+		return nil, nil, false
+	})
+	keep(f, c, kmsg.DescribeQuorum, func(r *kmsg.DescribeQuorumRequest) kmsg.Response {
 		return f.describeQuorum(r, c.CurrentNode(), controllers)
 	})
-	keep(c, kmsg.AddRaftVoter, func(r *kmsg.AddRaftVoterRequest) kmsg.Response {
+	keep(f, c, kmsg.AddRaftVoter, func(r *kmsg.AddRaftVoterRequest) kmsg.Response {
 		return f.addVoter(r, c.CurrentNode(), controllers)
 	})
-	keep(c, kmsg.RemoveRaftVoter, func(r *kmsg.RemoveRaftVoterRequest) kmsg.Response {
+	keep(f, c, kmsg.RemoveRaftVoter, func(r *kmsg.RemoveRaftVoterRequest) kmsg.Response {
 		return f.removeVoter(r, c.CurrentNode(), controllers)
 	})
+	keep(f, c, kmsg.IncrementalAlterConfigs, func(r *kmsg.IncrementalAlterConfigsRequest) kmsg.Response {
+		return f.alterConfigs(r, c.CurrentNode(), controllers)
+	})
+	keep(f, c, kmsg.DescribeConfigs, func(r *kmsg.DescribeConfigsRequest) kmsg.Response {
+		return f.describeConfigs(r, c.CurrentNode())
+	})
 	addrs := c.ListenAddrs()
-	keep(c, kmsg.DescribeCluster, func(r *kmsg.DescribeClusterRequest) kmsg.Response {
+	keep(f, c, kmsg.DescribeCluster, func(r *kmsg.DescribeClusterRequest) kmsg.Response {
 		f.waitOut(c)
 		return f.describeCluster(r, addrs, controllers)
 	})
@@ -222,7 +288,7 @@ func (f *Fake) advertise(c *kfake.Cluster) {
 			own.ApiKeys[i].MaxVersion = f.describeClusterVersion
 		}
 	}
-	keep(c, kmsg.ApiVersions, func(r *kmsg.ApiVersionsRequest) kmsg.Response {
+	keep(f, c, kmsg.ApiVersions, func(r *kmsg.ApiVersionsRequest) kmsg.Response {
 		if r.Version > own.Version {
 			return nil
 		}
@@ -277,6 +343,8 @@ func (f *Fake) addVoter(r *kmsg.AddRaftVoterRequest, node int32, controllers boo
 	switch {
 	case controllers && node != f.quorum.Leader:
 		resp.ErrorCode = kerr.NotLeaderForPartition.Code
+	case r.ClusterID != nil && *r.ClusterID != "fake":
+		resp.ErrorCode = kerr.InconsistentClusterID.Code
 	case f.voter(r.VoterID) >= 0:
 		resp.ErrorCode = kerr.DuplicateVoter.Code
 	default:
@@ -296,6 +364,8 @@ func (f *Fake) removeVoter(r *kmsg.RemoveRaftVoterRequest, node int32, controlle
 	switch {
 	case controllers && node != f.quorum.Leader:
 		resp.ErrorCode = kerr.NotLeaderForPartition.Code
+	case r.ClusterID != nil && *r.ClusterID != "fake":
+		resp.ErrorCode = kerr.InconsistentClusterID.Code
 	case i < 0 || f.quorum.Voters[i].DirectoryID != base64.RawURLEncoding.EncodeToString(r.VoterDirectoryID[:]):
 		resp.ErrorCode = kerr.VoterNotFound.Code
 	default:
