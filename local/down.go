@@ -67,7 +67,7 @@ func stopClusters(ctx context.Context, o DownOptions) error {
 		if clusters.Items[i].Spec.State == api.StateStopped {
 			continue
 		}
-		if err := setState(ctx, c, &clusters.Items[i], api.StateStopped); err != nil {
+		if err := setState(ctx, c, client.ObjectKeyFromObject(&clusters.Items[i]), api.StateStopped); err != nil {
 			return err
 		}
 	}

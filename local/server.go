@@ -20,10 +20,7 @@ import (
 // ServerConfig is what the server needs to know.
 type ServerConfig struct {
 	Dir Dir
-	// Executable is the castellan program that operator and agent are started from.
-	Executable string
-	// ControlPlane is the castellan-controlplane program.
-	ControlPlane string
+	Programs
 	// PackageStore is the folder of the package store.
 	PackageStore string
 	Version      string

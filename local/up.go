@@ -22,6 +22,8 @@ import (
 const (
 	// userManager is the field manager of what is applied for the user, here and in the CLI.
 	userManager = "castellan-cli"
+	// stateManager is the field manager of what `up` and `down` set, see [setState].
+	stateManager = "castellan-up"
 	// annotationStopped marks a cluster that `castellan down` stopped, so that `up` starts it again
 	// and leaves alone what somebody stopped on purpose.
 	annotationStopped = "castellan.dev/stopped-by"
@@ -167,15 +169,24 @@ func (u *up) apply(ctx context.Context, objects []*unstructured.Unstructured) (a
 		return len(existing.Items) > 0, err
 	}
 	for i, object := range objects {
-		inUse := i > 0 || len(existing.Items) > 0
-		if err := u.ensureNamespace(ctx, object.GetNamespace()); err != nil {
-			return inUse, err
-		}
-		if err := apply(ctx, u.client, object, userManager, force); err != nil {
-			return inUse, err
+		if err := u.applyObject(ctx, object, force); err != nil {
+			return i > 0 || len(existing.Items) > 0, err
 		}
 	}
 	return true, u.resume(ctx)
+}
+
+func (u *up) applyObject(ctx context.Context, object *unstructured.Unstructured, force bool) error {
+	if err := u.ensureNamespace(ctx, object.GetNamespace()); err != nil {
+		return err
+	}
+	if _, says, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "state"); says && object.GetKind() == "KafkaCluster" {
+		// The field is the file's from now on.
+		if err := u.resumeOne(ctx, client.ObjectKeyFromObject(object)); err != nil {
+			return err
+		}
+	}
+	return apply(ctx, u.client, object, userManager, force)
 }
 
 // decide returns the objects to write: those of the file, the generated cluster when there
@@ -309,31 +320,42 @@ func (u *up) ensureNamespace(ctx context.Context, name string) error {
 // resume starts again what `castellan down` stopped.
 func (u *up) resume(ctx context.Context) error {
 	for _, key := range u.targets {
-		var c api.KafkaCluster
-		if err := u.client.Get(ctx, key, &c); err != nil {
-			return fmt.Errorf("read KafkaCluster %s: %w", key, err)
-		}
-		if c.Annotations[annotationStopped] != stoppedByDown {
-			continue
-		}
-		if err := setState(ctx, u.client, &c, api.StateRunning); err != nil {
+		if err := u.resumeOne(ctx, key); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// setState writes spec.state and who stopped it, and no other field.
-func setState(ctx context.Context, c client.Client, kc *api.KafkaCluster, state api.RunState) error {
-	changed := kc.DeepCopy()
-	changed.Spec.State = state
-	if state == api.StateStopped {
-		metav1.SetMetaDataAnnotation(&changed.ObjectMeta, annotationStopped, stoppedByDown)
-	} else {
-		delete(changed.Annotations, annotationStopped)
+func (u *up) resumeOne(ctx context.Context, key client.ObjectKey) error {
+	var c api.KafkaCluster
+	err := u.client.Get(ctx, key, &c)
+	if apierrors.IsNotFound(err) {
+		return nil
 	}
-	if err := c.Patch(ctx, changed, client.MergeFrom(kc), client.FieldOwner(userManager)); err != nil {
-		return fmt.Errorf("set spec.state of KafkaCluster %s/%s to %s: %w", kc.Namespace, kc.Name, state, err)
+	if err != nil {
+		return fmt.Errorf("read KafkaCluster %s: %w", key, err)
+	}
+	if c.Annotations[annotationStopped] != stoppedByDown {
+		return nil
+	}
+	return setState(ctx, u.client, key, api.StateRunning)
+}
+
+// setState applies spec.state and who stopped it under a field manager of its own. To run
+// again that manager wants nothing any more: the field goes back to its default and no
+// later apply of the user's own file conflicts with it.
+func setState(ctx context.Context, c client.Client, key client.ObjectKey, state api.RunState) error {
+	o := &unstructured.Unstructured{}
+	o.SetGroupVersionKind(api.GroupVersion.WithKind("KafkaCluster"))
+	o.SetNamespace(key.Namespace)
+	o.SetName(key.Name)
+	if state == api.StateStopped {
+		o.SetAnnotations(map[string]string{annotationStopped: stoppedByDown})
+		o.Object["spec"] = map[string]any{"state": string(state)}
+	}
+	if err := apply(ctx, c, o, stateManager, true); err != nil {
+		return fmt.Errorf("set spec.state of KafkaCluster %s to %s: %w", key, state, err)
 	}
 	return nil
 }

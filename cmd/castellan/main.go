@@ -1,0 +1,91 @@
+// Command castellan runs Kafka clusters from one description. Here are flags and wiring
+// only: each command stands in the package that does the work.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"castellan.dev/castellan/cli"
+	"castellan.dev/castellan/local"
+)
+
+// version is set when a release is built.
+var version = "" //nolint:gochecknoglobals // set by the linker
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	// The first Ctrl-C or SIGTERM asks to stop in order, the second one to leave now.
+	ctx, again, release := interrupts()
+	defer release()
+	dir, err := local.DefaultDir()
+	if err != nil {
+		dir = "" // --dir must be given then
+	}
+	w := wiring{
+		version: buildVersion(), leave: again,
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	root := cli.New(cli.Config{
+		Version: w.version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Getenv: os.Getenv, DefaultDir: string(dir), Preview: preview(),
+	})
+	for _, command := range []*cobra.Command{w.upCommand(), w.downCommand(), w.statusCommand(), w.serverCommand(), controlPlaneCommand()} {
+		command.GroupID = cli.GroupLocal
+		root.AddCommand(command)
+	}
+	root.AddCommand(execRecordedCommand())
+	root.AddCommand(w.processCommands()...)
+	return cli.Execute(ctx, root)
+}
+
+// wiring is what the commands of this program share.
+type wiring struct {
+	version string
+	// leave ends at the second Ctrl-C.
+	leave context.Context //nolint:containedctx // the program's own second signal, not a request's
+	log   *slog.Logger
+}
+
+// interrupts returns a context that ends at the first SIGINT or SIGTERM and one that ends
+// at the second.
+func interrupts() (first, second context.Context, release func()) {
+	first, cancelFirst := context.WithCancel(context.Background())
+	second, cancelSecond := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancelFirst()
+		<-signals
+		cancelSecond()
+	}()
+	return first, second, func() { signal.Stop(signals); cancelFirst(); cancelSecond() }
+}
+
+// buildVersion is the release, else the commit that the program was built from.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "dev-" + s.Value[:12]
+		}
+	}
+	return fmt.Sprintf("dev-%s", info.Main.Version)
+}
