@@ -71,9 +71,9 @@ func enforceDeadline(ctx context.Context, log *slog.Logger) {
 		signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
 		select {
 		case <-again:
-			log.Error("stopping at once: second signal")
+			log.ErrorContext(ctx, "stopping at once: second signal")
 		case <-time.After(serve.StopDeadline):
-			log.Error("stopping at once: the orderly stop took too long; no acknowledged write is lost", slog.Duration("deadline", serve.StopDeadline))
+			log.ErrorContext(ctx, "stopping at once: the orderly stop took too long; no acknowledged write is lost", slog.Duration("deadline", serve.StopDeadline))
 		}
 		os.Exit(3)
 	})

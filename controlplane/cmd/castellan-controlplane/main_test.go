@@ -85,7 +85,7 @@ func (l *lockedBuffer) String() string {
 // shortDir is a data directory whose path leaves room for the etcd socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	parent, err := os.MkdirTemp("", "cp-*")
+	parent, err := os.MkdirTemp("", "cp-*") //nolint:usetesting // t.TempDir has the test's long name in it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,6 +70,7 @@ func onlyExpectedLogs(t *testing.T, i *instance) {
 }
 
 func filesArePrivate(t *testing.T, i *instance) {
+	t.Helper()
 	err := filepath.WalkDir(i.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -89,6 +90,7 @@ func filesArePrivate(t *testing.T, i *instance) {
 }
 
 func onlyKnownListeners(t *testing.T, i *instance) {
+	t.Helper()
 	port := i.ready.URL[strings.LastIndex(i.ready.URL, ":")+1:]
 	want := []string{"tcp 127.0.0.1:" + port, "unix " + filepath.Join(i.dir, "etcd.sock")}
 	if diff := cmp.Diff(want, listeners(t, i.ready.PID)); diff != "" {
@@ -156,6 +158,7 @@ func tcpAddress(t *testing.T, raw string) string {
 }
 
 func strangersSeeHealthOnly(t *testing.T, i *instance) {
+	t.Helper()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
 	want := map[string]int{
@@ -178,6 +181,7 @@ func strangersSeeHealthOnly(t *testing.T, i *instance) {
 
 // survivesHangup relies on a later story to find the server alive; a signal is delivered before the next request ends.
 func survivesHangup(t *testing.T, i *instance) {
+	t.Helper()
 	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE} {
 		if err := i.cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
@@ -189,6 +193,7 @@ func survivesHangup(t *testing.T, i *instance) {
 }
 
 func secondInstanceIsRefused(t *testing.T, i *instance) {
+	t.Helper()
 	_, stderr, err := run(t, "serve", "--data", i.dir)
 	if err == nil {
 		t.Fatal("a second instance ran")
@@ -197,6 +202,7 @@ func secondInstanceIsRefused(t *testing.T, i *instance) {
 }
 
 func takenPortIsNamed(t *testing.T, i *instance) {
+	t.Helper()
 	port := i.ready.URL[strings.LastIndex(i.ready.URL, ":")+1:]
 	_, stderr, err := run(t, "serve", "--data", shortDir(t), "--secure-port", port)
 	if err == nil {
@@ -206,6 +212,7 @@ func takenPortIsNamed(t *testing.T, i *instance) {
 }
 
 func celRefuses(t *testing.T, i *instance) {
+	t.Helper()
 	ctx, client := t.Context(), i.dynamic()
 	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
 	crd := object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "logs.test.castellan.dev")
@@ -255,6 +262,7 @@ func object(apiVersion, kind, namespace, name string) *unstructured.Unstructured
 }
 
 func dependantsAreCollected(t *testing.T, i *instance) {
+	t.Helper()
 	ctx, maps := t.Context(), i.client().CoreV1().ConfigMaps("default")
 	owner, err := maps.Create(ctx, configMap("owner"), metav1.CreateOptions{})
 	if err != nil {
@@ -289,6 +297,7 @@ func configMap(name string) *corev1.ConfigMap {
 }
 
 func namespaceIsDeleted(t *testing.T, i *instance) {
+	t.Helper()
 	ctx, core := t.Context(), i.client().CoreV1()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "short-lived"}}
 	if _, err := core.Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
@@ -310,6 +319,7 @@ func namespaceIsDeleted(t *testing.T, i *instance) {
 }
 
 func rolesAreAggregated(t *testing.T, i *instance) {
+	t.Helper()
 	eventually(t, "the view role has rules", func() error {
 		role, err := i.client().RbacV1().ClusterRoles().Get(t.Context(), "view", metav1.GetOptions{})
 		if err == nil && len(role.Rules) == 0 {
@@ -320,6 +330,7 @@ func rolesAreAggregated(t *testing.T, i *instance) {
 }
 
 func secretsAreNotLogged(t *testing.T, i *instance) {
+	t.Helper()
 	const value = "hunter2hunter2"
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "quiet"}, StringData: map[string]string{"password": value}}
 	if _, err := i.client().CoreV1().Secrets("default").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
@@ -351,6 +362,7 @@ func secretsAreNotLogged(t *testing.T, i *instance) {
 
 // idleWritesOneLease watches three renewals and expects no other write between them.
 func idleWritesOneLease(t *testing.T, i *instance) {
+	t.Helper()
 	log, err := os.Open(filepath.Join(i.dir, "audit", "audit.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -399,6 +411,27 @@ func stopsWithOpenWatch(t *testing.T, i *instance) {
 	if took := i.stop(); took > 10*time.Second {
 		t.Errorf("the stop took %s with a watch open", took)
 	}
+}
+
+// TestStopWhileStarting asks a server to stop before it is up; it must end in order, not by accident.
+func TestStopWhileStarting(t *testing.T) {
+	dir := shortDir(t)
+	i := &instance{t: t, dir: dir, stderr: new(lockedBuffer), ended: make(chan struct{})}
+	i.cmd = program(t, "serve", "--data", dir)
+	i.cmd.Stderr = i.stderr
+	if err := i.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(i.ended)
+		i.err = i.cmd.Wait()
+	}()
+	t.Cleanup(i.kill)
+	eventually(t, "etcd is up", func() error {
+		_, err := os.Stat(filepath.Join(dir, "etcd.sock"))
+		return err
+	})
+	i.stop()
 }
 
 // TestKilledUnderWrites loses power while clients write: whatever was acknowledged is there afterwards, on the same port,

@@ -47,10 +47,13 @@ func reviewer(w http.ResponseWriter, r *http.Request) {
 		review.Response.Result = &metav1.Status{Message: "refused by the webhook", Reason: metav1.StatusReasonInvalid, Code: 422}
 	}
 	review.Request = nil
-	_ = json.NewEncoder(w).Encode(review)
+	if err := json.NewEncoder(w).Encode(review); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
 }
 
 func webhooksAreCalled(t *testing.T, i *instance) {
+	t.Helper()
 	hook := httptest.NewTLSServer(http.HandlerFunc(reviewer))
 	defer hook.Close()
 	ctx := t.Context()

@@ -6,9 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
-
 	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
 
 	"castellan.dev/castellan/controlplane/internal/datadir"
 )

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,7 +37,7 @@ type Runner struct {
 	log      *slog.Logger
 
 	stopping chan struct{} // closed when the controllers must end
-	abandon  context.CancelFunc
+	started  atomic.Bool
 	done     chan struct{} // closed when the lease is released
 	once     sync.Once
 }
@@ -50,7 +51,7 @@ func New(config *rest.Config, identity string, log *slog.Logger) *Runner {
 
 // Start runs until ctx ends or Stop is called; it returns at once.
 func (r *Runner) Start(ctx context.Context) {
-	ctx, r.abandon = context.WithCancel(ctx)
+	r.started.Store(true)
 	go func() {
 		defer close(r.done)
 		r.lead(ctx)
@@ -59,15 +60,14 @@ func (r *Runner) Start(ctx context.Context) {
 
 // Stop ends the controllers, then gives the lease up, and waits for both.
 func (r *Runner) Stop() {
-	if r.abandon == nil {
-		return // never started
-	}
 	r.once.Do(func() { close(r.stopping) })
+	if !r.started.Load() {
+		return // stopped before the server was up
+	}
 	select {
 	case <-r.done:
 	case <-time.After(stopTimeout):
 		r.log.Warn("built-in controllers did not stop in time", slog.Duration("waited", stopTimeout))
-		r.abandon()
 	}
 }
 
@@ -142,7 +142,7 @@ func (r *Runner) term(ctx context.Context) error {
 	}()
 	select {
 	case held := <-won:
-		err = r.control(held)
+		err = r.control(held) //nolint:contextcheck // the lease's context is a child of ctx
 	case <-r.stopping:
 	case <-ended:
 	}

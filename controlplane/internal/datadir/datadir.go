@@ -187,7 +187,7 @@ func WriteFile(path string, data []byte) error {
 
 // SyncDir makes renames in a folder durable.
 func SyncDir(path string) error {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // callers form the path
 	if err != nil {
 		return fmt.Errorf("open folder %s: %w", path, err)
 	}

@@ -20,9 +20,10 @@ const (
 	// MemberName and PeerURL name the only member; a restored data directory must carry the same names.
 	MemberName = "castellan"
 	// PeerURL is nominal: etcd wants host and port, nobody listens there and nobody dials it.
-	PeerURL = "http://localhost:2380"
+	PeerURL = "http://" + peerHost
 
-	clientURL    = "http://localhost:2379" // nominal too
+	peerHost     = "localhost:2380"
+	clientHost   = "localhost:2379" // nominal too
 	quotaBytes   = 4 << 30
 	startTimeout = 60 * time.Second
 	slowRequest  = 500 * time.Millisecond
@@ -36,11 +37,7 @@ func Endpoint(dir datadir.Dir) string { return "unix://" + dir.EtcdSocket() }
 
 // Start runs etcd on the directory and returns when it serves.
 func Start(ctx context.Context, dir datadir.Dir, log *zap.Logger) (*Server, error) {
-	cfg, err := config(dir, log)
-	if err != nil {
-		return nil, err
-	}
-	etcd, err := embed.StartEtcd(cfg)
+	etcd, err := embed.StartEtcd(config(dir, log))
 	if err != nil {
 		return nil, fmt.Errorf("start etcd in %s: %w", dir.Etcd(), err)
 	}
@@ -52,35 +49,22 @@ func Start(ctx context.Context, dir datadir.Dir, log *zap.Logger) (*Server, erro
 	return s, nil
 }
 
-func config(dir datadir.Dir, log *zap.Logger) (*embed.Config, error) {
-	socket, err := url.Parse(Endpoint(dir))
-	if err != nil {
-		return nil, fmt.Errorf("form socket address: %w", err)
-	}
+func config(dir datadir.Dir, log *zap.Logger) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Name = MemberName
 	cfg.Dir = dir.Etcd()
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
-	cfg.ListenClientUrls = []url.URL{*socket}
+	cfg.ListenClientUrls = []url.URL{{Scheme: "unix", Path: dir.EtcdSocket()}}
 	// No peer listener at all: with a unix peer URL etcd opens an abstract socket that anyone on the host may use.
 	cfg.ListenPeerUrls = nil
-	cfg.AdvertiseClientUrls = []url.URL{mustURL(clientURL)}
-	cfg.AdvertisePeerUrls = []url.URL{mustURL(PeerURL)}
+	cfg.AdvertiseClientUrls = []url.URL{{Scheme: "http", Host: clientHost}}
+	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: peerHost}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.EnableGRPCGateway = false
 	cfg.QuotaBackendBytes = quotaBytes
 	// The library leaves this at zero, which calls every request slow.
 	cfg.WarningUnaryRequestDuration = slowRequest
-	return cfg, nil
-}
-
-// mustURL is for the constants above.
-func mustURL(raw string) url.URL {
-	u, err := url.Parse(raw)
-	if err != nil {
-		panic(err)
-	}
-	return *u
+	return cfg
 }
 
 func (s *Server) await(ctx context.Context) error {

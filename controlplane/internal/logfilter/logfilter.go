@@ -34,6 +34,8 @@ func noise() [][]byte {
 		"OpenAPI AggregationController",
 		// A refusal is an answer to its client, not an event of the server.
 		"] rejected by webhook",
+		// On a new directory some parts ask for the namespace before the server has made it, and ask again.
+		`namespaces \"kube-system\" not found`,
 		// There is no Service network here.
 		"Unable to find suitable network address",
 	}

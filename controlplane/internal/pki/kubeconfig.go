@@ -16,7 +16,7 @@ func WriteKubeconfig(dir datadir.Dir, url string) error {
 	const name = "castellan"
 	var files [3][]byte
 	for i, path := range []string{dir.CACert(), dir.AdminCert(), dir.AdminKey()} {
-		data, err := os.ReadFile(path)
+		data, err := os.ReadFile(path) //nolint:gosec // a path of the data directory
 		if err != nil {
 			return fmt.Errorf("read certificate for kubeconfig: %w", err)
 		}

@@ -253,7 +253,7 @@ func readKey(path string) (crypto.Signer, error) {
 }
 
 func readPEM(path string) ([]byte, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := os.ReadFile(path) //nolint:gosec // a path of the data directory
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -38,6 +39,7 @@ const (
 	memoryLimit  = 1 << 30 // bytes; a soft limit: the collector works harder above it
 	readyPoll    = 50 * time.Millisecond
 	renewalCheck = 12 * time.Hour
+	startGrace   = StopDeadline / 2
 )
 
 // Options are what a user chooses.
@@ -121,14 +123,17 @@ func (p *plane) prepare() error {
 func (p *plane) serve(ctx context.Context) error {
 	filter := logfilter.New(p.Stderr)
 	etcd, err := etcdserver.Start(ctx, p.dir, filter.Zap())
+	if ctx.Err() != nil && err != nil {
+		return nil // asked to stop while starting
+	}
 	if err != nil {
 		return err
 	}
 	defer etcd.Close()
 
-	ctx, cancel := context.WithCancelCause(ctx)
+	serving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	server, err := apiserver.New(ctx, apiserver.Config{
+	server, err := apiserver.New(serving, apiserver.Config{
 		Dir: p.dir, Listener: p.listener, EtcdEndpoint: etcdserver.Endpoint(p.dir),
 		AuditLog: p.AuditLog, Extra: p.Extra, Log: filter,
 	})
@@ -138,15 +143,34 @@ func (p *plane) serve(ctx context.Context) error {
 	if err := p.addControllers(server); err != nil {
 		return err
 	}
-	go p.watch(ctx, etcd, cancel)
-	go p.renew(ctx)
-	go p.announce(ctx, server)
-	err = server.Run(ctx)
-	var failure *etcdFailure
-	if errors.As(context.Cause(ctx), &failure) {
+	started := make(chan struct{})
+	var background sync.WaitGroup
+	background.Go(func() { p.watch(serving, etcd, cancel) })
+	background.Go(func() { p.renew(serving) })
+	background.Go(func() { p.announce(serving, server, started) })
+	background.Go(func() { stopOnceStarted(ctx, serving, started, cancel) })
+	err = server.Run(serving)
+	if failure, ok := errors.AsType[*etcdFailure](context.Cause(serving)); ok {
 		err = errors.Join(err, failure)
 	}
+	cancel(nil)
+	background.Wait()
 	return err
+}
+
+// stopOnceStarted ends serving when ctx ends, but lets a start come to its end first: the server's start hooks end the
+// process when they are interrupted.
+func stopOnceStarted(ctx, serving context.Context, started <-chan struct{}, cancel context.CancelCauseFunc) {
+	select {
+	case <-ctx.Done():
+	case <-serving.Done():
+	}
+	select {
+	case <-started:
+	case <-serving.Done():
+	case <-time.After(startGrace):
+	}
+	cancel(nil)
 }
 
 func (p *plane) addControllers(server *apiserver.Server) error {
@@ -193,8 +217,8 @@ func (p *plane) renew(ctx context.Context) {
 	}
 }
 
-// announce prints the ready line once the server answers and its namespaces exist.
-func (p *plane) announce(ctx context.Context, server *apiserver.Server) {
+// announce prints the ready line and closes started once the server answers and its namespaces exist.
+func (p *plane) announce(ctx context.Context, server *apiserver.Server, started chan<- struct{}) {
 	client, err := kubernetes.NewForConfig(server.Loopback())
 	if err != nil {
 		p.Log.ErrorContext(ctx, "cannot ask whether the server is ready", slog.String("error", err.Error()))
@@ -209,8 +233,10 @@ func (p *plane) announce(ctx context.Context, server *apiserver.Server) {
 		case <-ticker.C:
 		}
 	}
-	// A starter that no longer listens is no reason to stop.
-	_ = json.NewEncoder(p.Stdout).Encode(Ready{Ready: true, URL: p.url, PID: os.Getpid()})
+	close(started)
+	if err := json.NewEncoder(p.Stdout).Encode(Ready{Ready: true, URL: p.url, PID: os.Getpid()}); err != nil {
+		p.Log.WarnContext(ctx, "nobody reads the ready line", slog.String("error", err.Error())) // no reason to stop
+	}
 }
 
 func isReady(ctx context.Context, client kubernetes.Interface) bool {

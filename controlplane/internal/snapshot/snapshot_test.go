@@ -71,7 +71,7 @@ func TestUnpackRefuses(t *testing.T) {
 
 func TestFailedRestoreLeavesNothing(t *testing.T) {
 	parent := t.TempDir()
-	broken := archive(t, "b.tar.zst", func(m *Manifest, _ *[]part) { m.Files[1].Size++ })
+	broken := archive(t, "b.tar.zst", func(m *Manifest, _ *[]part) { m.Files[1].SHA256 = "00" })
 	if _, err := Restore(broken, filepath.Join(parent, "new")); err == nil {
 		t.Fatal("a damaged archive was restored")
 	}
