@@ -281,7 +281,7 @@ func writeKey(path string, key crypto.Signer) error {
 
 func writePEM(path, kind string, der []byte) error {
 	data := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) { //nolint:gosec // a path of the data directory
 		return nil
 	}
 	return datadir.WriteFile(path, data)

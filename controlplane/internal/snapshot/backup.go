@@ -85,7 +85,7 @@ func (m *Manifest) add(all []part) ([]part, error) {
 }
 
 func (m *Manifest) write(path string, from []part) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // in our own working folder
 	if err != nil {
 		return fmt.Errorf("create archive: %w", err)
 	}
