@@ -125,7 +125,7 @@ func (v tableView) row(r metav1.TableRow, shown []int) []string {
 		row = append(row, metadataOf(r).Namespace)
 	}
 	for _, i := range shown {
-		text := "<none>"
+		text := ""
 		if i < len(r.Cells) && r.Cells[i] != nil {
 			text = cellText(r.Cells[i])
 		}

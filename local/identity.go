@@ -72,9 +72,10 @@ func (id identity) end(ctx context.Context, grace time.Duration) error {
 	if err := signal(process, syscall.SIGTERM); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, grace)
+	// A caller in a hurry is no reason to cut an orderly stop short.
+	graceful, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if id.awaitEnd(ctx) == nil {
+	if id.awaitEnd(graceful) == nil {
 		return nil
 	}
 	if err := signal(process, syscall.SIGKILL); err != nil {
