@@ -217,7 +217,7 @@ func (c *crew) dismiss(ctx context.Context, name string, r *runner) {
 	delete(c.runners, name)
 	next := r.unread()
 	c.mu.Unlock()
-	if next == nil {
+	if next == nil || (next.Deleting && next.UID == r.order.UID) {
 		return
 	}
 	if err := c.start(ctx, name, next); err != nil {
@@ -230,7 +230,7 @@ func (c *crew) dismiss(ctx context.Context, name string, r *runner) {
 func (c *crew) orphan(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.runners[name] != nil {
+	if r := c.runners[name]; r != nil && !r.leaving.Load() {
 		c.log.Warn("the HostProcess is gone, its process goes on: create it again to adopt or delete it", slog.String("process", name))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -45,6 +46,8 @@ type runner struct {
 	log    *slog.Logger
 	wake   chan struct{}
 	owned  sync.WaitGroup
+	// leaving says that nothing is left of the process but its object.
+	leaving atomic.Bool
 
 	mu       sync.Mutex
 	next     *order
@@ -534,6 +537,7 @@ func (r *runner) clear(ctx context.Context) (wait time.Duration, done bool) {
 	if err := r.folder.remove(); err != nil {
 		return r.hold(api.ProcessStopping, &problem{Reason: ReasonRemoveFailed, Message: err.Error(), Retry: 10 * time.Second}), false
 	}
+	r.leaving.Store(true)
 	if err := r.removed(ctx, r.order); err != nil {
 		r.log.Warn("could not tell that a process is removed", slog.Any("error", err))
 		return 2 * time.Second, false

@@ -96,6 +96,7 @@ func kinds() (*runtime.Scheme, meta.RESTMapper, error) {
 	}
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(api.GroupVersion.WithKind("HostProcess"), meta.RESTScopeNamespace)
+	mapper.Add(api.GroupVersion.WithKind("HostProcessList"), meta.RESTScopeNamespace) // what a cache of one namespace asks for
 	mapper.Add(api.GroupVersion.WithKind("Host"), meta.RESTScopeRoot)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Secret"), meta.RESTScopeNamespace)
 	mapper.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
@@ -197,7 +198,8 @@ func (u *upstream) enqueueUsers(ctx context.Context, o any) {
 	}
 	var all api.HostProcessList
 	if err := u.reads.List(ctx, &all, client.InNamespace(u.namespace)); err != nil {
-		return // not synced yet: every process is enqueued when it is
+		u.log.Error("could not list the processes that use a Secret", slog.String("secret", secret), slog.Any("error", err))
+		return
 	}
 	for i := range all.Items {
 		for _, used := range secretNames(all.Items[i].Spec) {
