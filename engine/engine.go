@@ -328,3 +328,24 @@ func (e *Engine) prune(ctx context.Context, f *facts) error {
 	}
 	return nil
 }
+
+// Preview computes the plan of a spec from the facts of now, and does and writes nothing.
+func (e *Engine) Preview(ctx context.Context, kc *api.KafkaCluster) (plan.Plan, []cluster.Problem, error) {
+	f, err := e.read(ctx, kc)
+	if err != nil {
+		return plan.Plan{}, nil, err
+	}
+	model, problems := cluster.Resolve(Input(kc, f.revisions, f.catalog))
+	if cluster.HasErrors(problems) {
+		return plan.Plan{}, problems, nil
+	}
+	latest := last(f.revisions)
+	rev := newRevision(kc, latest, model)
+	w := plan.World{
+		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, OwnedKeys: rev.Spec.OwnedKeys,
+		Nodes: f.nodes, Hosts: f.hosts, Accept: acceptedLosses(kc),
+		Fresh: plan.Fresh{ClusterID: "(new)"},
+	}
+	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
+	return plan.Compute(model, w, e.Now()), problems, nil
+}

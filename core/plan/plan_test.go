@@ -492,7 +492,7 @@ func (f *fuzz) event(e byte) {
 	case 1:
 		f.w.Crash(n.ID)
 	case 2:
-		if len(f.lost) == 0 { // one lost disk at a time; more is not survivable with RF 3
+		if len(f.lost) == 0 && f.w.Spare(n.ID) { // one lost disk at a time; more is not survivable with RF 3
 			f.lost[n.ID] = true
 			f.w.LoseDisk(n.ID)
 		}
@@ -541,6 +541,15 @@ func (f *fuzz) mend() {
 
 // rest lets everything come to rest and checks that it is what was wanted.
 func (f *fuzz) rest() {
+	for range 600 {
+		p := pass(f.w, f.m)
+		if p.Done() {
+			break
+		}
+		if blockedBecause(p, "LastCopyLost") || blockedBecause(p, "QuorumTooSmall") {
+			return // faults at once that nothing survives: held and named is the right end
+		}
+	}
 	settle(f.t, f.w, f.m, 600)
 	for range 10 {
 		f.w.Tick() // replicas may still be catching up, which no plan waits for

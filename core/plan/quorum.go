@@ -66,7 +66,7 @@ func (p *pass) majorityWithout(id int32) (others, need int) {
 	q := &p.have.Kafka.Quorum
 	for i := range q.Voters {
 		v := &q.Voters[i]
-		if v.ID != id && caughtUp(q, v) {
+		if n := p.nodes[v.ID]; v.ID != id && n != nil && p.present(n) && caughtUp(q, v) {
 			others++
 		}
 	}

@@ -152,7 +152,7 @@ func (p *pass) round(healthy []*Node) {
 	}
 	rack, hasRack := p.roundRack(down)
 	budget := p.budget(healthy, rack, hasRack) - len(down)
-	impact := newImpact(k, healthy, down)
+	impact := newImpact(k, healthy, p.absent())
 	var first *Block
 	for _, n := range healthy {
 		if budget <= 0 {
@@ -161,7 +161,7 @@ func (p *pass) round(healthy []*Node) {
 		if hasRack && n.Rack != rack {
 			continue
 		}
-		if why := p.mayStop(n, impact, down); why != nil {
+		if why := p.mayStop(n, impact); why != nil {
 			if first == nil {
 				first = why
 			}
@@ -202,6 +202,26 @@ func (p *pass) down() map[int32]bool {
 		}
 	}
 	return down
+}
+
+// absent are all nodes whose copies must not be counted on, whatever the reason: Kafka
+// takes seconds to notice that one is gone, and of a node whose host is silent nobody knows.
+func (p *pass) absent() map[int32]bool {
+	absent := map[int32]bool{}
+	for i := range p.have.Nodes {
+		n := &p.have.Nodes[i]
+		if !p.present(n) {
+			absent[n.Spec.NodeID] = true
+		}
+	}
+	return absent
+}
+
+func (p *pass) present(n *Node) bool {
+	if p.updatingNow(n) || n.Spec.State == api.StateStopped {
+		return false
+	}
+	return settled(n)
 }
 
 // updatingNow says whether this pass decided to restart the node.
@@ -329,10 +349,10 @@ func (p *pass) budget(healthy []*Node, rack string, hasRack bool) int {
 }
 
 // mayStop says why a healthy node may not be stopped now, nil when it may.
-func (p *pass) mayStop(n *Node, impact *impact, down map[int32]bool) *Block {
+func (p *pass) mayStop(n *Node, impact *impact) *Block {
 	id, w := n.Spec.NodeID, p.wanted[n.Spec.NodeID]
 	if w.Controller() {
-		if why := p.quorumWithout(id, down); why != "" {
+		if why := p.quorumWithout(id); why != "" {
 			return &Block{Node: id, Reason: "QuorumAtRisk", Message: why}
 		}
 	}
@@ -349,7 +369,7 @@ func (p *pass) mayStop(n *Node, impact *impact, down map[int32]bool) *Block {
 }
 
 // quorumWithout says why stopping this controller would endanger the metadata quorum.
-func (p *pass) quorumWithout(id int32, down map[int32]bool) string {
+func (p *pass) quorumWithout(id int32) string {
 	q := &p.have.Kafka.Quorum
 	if q.Leader < 0 {
 		return "the metadata quorum has no leader"
@@ -364,7 +384,7 @@ func (p *pass) quorumWithout(id int32, down map[int32]bool) string {
 	up := 0
 	for i := range q.Voters {
 		o := &q.Voters[i]
-		if o.ID != id && !down[o.ID] && caughtUp(q, o) {
+		if n := p.nodes[o.ID]; o.ID != id && n != nil && p.present(n) && caughtUp(q, o) {
 			up++
 		}
 	}

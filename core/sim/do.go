@@ -222,3 +222,19 @@ func (w *World) String() string {
 	}
 	return s
 }
+
+// Spare says whether every partition has a serving in-sync copy besides this node's, so
+// that losing its disk loses no data.
+func (w *World) Spare(id int32) bool {
+	for i := range w.topics {
+		for _, p := range w.topics[i].Partitions {
+			others := slices.ContainsFunc(p.ISR, func(r int32) bool {
+				return r != id && w.nodes[r] != nil && w.serving(w.nodes[r])
+			})
+			if slices.Contains(p.ISR, id) && !others {
+				return false
+			}
+		}
+	}
+	return true
+}

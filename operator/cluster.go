@@ -1,0 +1,152 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/plan"
+	"castellan.dev/castellan/engine"
+	"castellan.dev/castellan/kafka"
+)
+
+const (
+	// clusterFinalizer keeps a KafkaCluster until its nodes have stopped in order.
+	clusterFinalizer = "castellan.dev/cluster"
+	// resync is how often a cluster at rest is looked at; only reads, while nothing changes.
+	resync = 30 * time.Second
+	// workers is how many clusters are looked at side by side.
+	workers = 4
+)
+
+// clusterReconciler calls a pass of the engine for a KafkaCluster.
+type clusterReconciler struct {
+	client  client.Client
+	live    client.Reader
+	engine  *engine.Engine
+	clients *kafka.Clients
+	events  events.EventRecorder
+	log     *slog.Logger
+}
+
+// Reconcile makes one pass and reports it.
+func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	kc := &api.KafkaCluster{}
+	// Past the cache: a pass on an outdated spec could restart a node for a change that was
+	// taken back.
+	if err := r.live.Get(ctx, req.NamespacedName, kc); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if kc.DeletionTimestamp == nil && controllerutil.AddFinalizer(kc, clusterFinalizer) {
+		if err := r.client.Update(ctx, kc, fieldOwner); err != nil {
+			return reconcile.Result{}, fmt.Errorf("add the finalizer to KafkaCluster %s: %w", req.NamespacedName, err)
+		}
+	}
+	result, err := r.engine.Pass(ctx, kc)
+	if err != nil {
+		r.log.WarnContext(ctx, "pass failed", slog.String("cluster", req.String()), slog.Any("error", err))
+		return reconcile.Result{}, err
+	}
+	if result.Gone {
+		r.clients.Forget(req.String())
+		controllerutil.RemoveFinalizer(kc, clusterFinalizer)
+		return reconcile.Result{}, client.IgnoreNotFound(r.client.Update(ctx, kc, fieldOwner))
+	}
+	r.tell(ctx, kc, result.Plan.Steps)
+	if err := r.report(ctx, kc, result.Status); err != nil {
+		return reconcile.Result{}, err
+	}
+	again := result.Again
+	if again == 0 {
+		again = resync
+	}
+	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// tell records what was done as events and in the log.
+func (r *clusterReconciler) tell(ctx context.Context, kc *api.KafkaCluster, steps []plan.Step) {
+	for _, s := range steps {
+		r.log.InfoContext(ctx, "step", slog.String("cluster", kc.Namespace+"/"+kc.Name), slog.String("kind", string(s.Kind)), slog.Int("node", int(s.Node)), slog.String("reason", s.Reason))
+		if s.Kind == plan.UpdateLive {
+			continue
+		}
+		note := s.Reason
+		if s.Node >= 0 {
+			note = fmt.Sprintf("node %d: %s", s.Node, s.Reason)
+		}
+		r.events.Eventf(kc, nil, corev1.EventTypeNormal, string(s.Kind), string(s.Kind), "%s", truncate(note, 1000))
+	}
+}
+
+func truncate(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most]
+}
+
+// report writes the status if it says something new.
+func (r *clusterReconciler) report(ctx context.Context, kc *api.KafkaCluster, status api.KafkaClusterStatus) error {
+	before := kc.DeepCopy()
+	conditions := kc.Status.Conditions
+	for _, c := range status.Conditions {
+		meta.SetStatusCondition(&conditions, c)
+	}
+	kc.Status = status
+	kc.Status.Conditions = conditions
+	if equality.Semantic.DeepEqual(before.Status, kc.Status) {
+		return nil
+	}
+	if err := r.client.Status().Patch(ctx, kc, client.MergeFrom(before), client.FieldOwner(fieldOwner)); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	return nil
+}
+
+func (r *clusterReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("kafkacluster").
+		For(&api.KafkaCluster{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Watches(&api.KafkaNode{}, handler.EnqueueRequestsFromMapFunc(clusterOfNode)).
+		Watches(&api.Package{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster)).
+		Watches(&api.Host{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		Complete(r)
+}
+
+func clusterOfNode(_ context.Context, o client.Object) []reconcile.Request {
+	name := o.GetLabels()[LabelCluster]
+	if name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
+}
+
+func (r *clusterReconciler) everyCluster(ctx context.Context, _ client.Object) []reconcile.Request {
+	var list api.KafkaClusterList
+	if err := r.client.List(ctx, &list); err != nil {
+		r.log.WarnContext(ctx, "clusters not listed; they are looked at with the next resync", slog.Any("error", err))
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(list.Items))
+	for i := range list.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return requests
+}

@@ -1,0 +1,171 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/plan"
+	hostsub "castellan.dev/castellan/substrate/host"
+)
+
+const (
+	// nodeFinalizer keeps a KafkaNode until its process has stopped and its claims are free.
+	nodeFinalizer = "castellan.dev/node"
+	// removeData on a KafkaNode says that its volumes go with it (deletionPolicy: Delete).
+	removeData = "castellan.dev/remove-data"
+)
+
+// nodesPort reads and writes KafkaNodes, past the cache, and takes their facts from the
+// substrate.
+type nodesPort struct {
+	client client.Client
+	live   client.Reader
+	hosts  *hostsub.Realizer
+}
+
+func nodeName(cluster string, id int32) string { return fmt.Sprintf("%s-%d", cluster, id) }
+
+// List implements engine.Nodes.
+func (p nodesPort) List(ctx context.Context, of *api.KafkaCluster) ([]plan.Node, error) {
+	var list api.KafkaNodeList
+	if err := p.live.List(ctx, &list, client.InNamespace(of.Namespace), client.MatchingLabels{LabelCluster: of.Name}); err != nil {
+		return nil, err
+	}
+	nodes := make([]plan.Node, 0, len(list.Items))
+	for i := range list.Items {
+		st, err := p.hosts.Status(ctx, list.Items[i])
+		if err != nil {
+			return nil, fmt.Errorf("read the state of node %s: %w", list.Items[i].Name, err)
+		}
+		nodes = append(nodes, plan.Node{Spec: list.Items[i].Spec, Status: st, Rack: st.Rack})
+	}
+	slices.SortFunc(nodes, func(a, b plan.Node) int { return int(a.Spec.NodeID) - int(b.Spec.NodeID) })
+	return nodes, nil
+}
+
+// Write implements engine.Nodes.
+func (p nodesPort) Write(ctx context.Context, of *api.KafkaCluster, spec *api.KafkaNodeSpec) error {
+	node := &api.KafkaNode{ObjectMeta: metav1.ObjectMeta{Namespace: of.Namespace, Name: nodeName(of.Name, spec.NodeID)}}
+	if spec.Host != "" {
+		ports := slices.Sorted(maps.Values(spec.Ports))
+		if err := p.hosts.Claim(ctx, spec.Host, ports, hostsub.Owner(*node)); err != nil {
+			return err
+		}
+	}
+	err := p.live.Get(ctx, client.ObjectKeyFromObject(node), node)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read KafkaNode %s: %w", node.Name, err)
+	}
+	create := apierrors.IsNotFound(err)
+	if node.Labels == nil {
+		node.Labels = map[string]string{}
+	}
+	node.Labels[LabelCluster] = of.Name
+	controllerutil.AddFinalizer(node, nodeFinalizer)
+	node.Spec = *spec
+	if create {
+		err = p.client.Create(ctx, node, fieldOwner)
+	} else {
+		err = p.client.Update(ctx, node, fieldOwner)
+	}
+	if err != nil {
+		return fmt.Errorf("write KafkaNode %s: %w", node.Name, err)
+	}
+	return nil
+}
+
+// Delete implements engine.Nodes.
+func (p nodesPort) Delete(ctx context.Context, of *api.KafkaCluster, id int32, withData bool) error {
+	node := &api.KafkaNode{}
+	key := client.ObjectKey{Namespace: of.Namespace, Name: nodeName(of.Name, id)}
+	if err := p.live.Get(ctx, key, node); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if withData && node.Annotations[removeData] != "true" {
+		before := node.DeepCopy()
+		if node.Annotations == nil {
+			node.Annotations = map[string]string{}
+		}
+		node.Annotations[removeData] = "true"
+		if err := p.client.Patch(ctx, node, client.MergeFrom(before), fieldOwner); err != nil {
+			return fmt.Errorf("mark the data of KafkaNode %s for removal: %w", node.Name, err)
+		}
+	}
+	if node.DeletionTimestamp != nil {
+		return nil
+	}
+	return client.IgnoreNotFound(p.client.Delete(ctx, node))
+}
+
+// catalogPort reads Packages and Hosts.
+type catalogPort struct {
+	client client.Reader
+	hosts  *hostsub.Realizer
+}
+
+// Packages implements engine.Catalog.
+func (p catalogPort) Packages(ctx context.Context) ([]api.Package, error) {
+	var list api.PackageList
+	err := p.client.List(ctx, &list)
+	return list.Items, err
+}
+
+// Hosts implements engine.Catalog.
+func (p catalogPort) Hosts(ctx context.Context) ([]plan.Host, []api.Host, error) {
+	var list api.HostList
+	if err := p.client.List(ctx, &list); err != nil {
+		return nil, nil, err
+	}
+	hosts := make([]plan.Host, 0, len(list.Items))
+	for _, h := range list.Items {
+		host, err := p.host(ctx, h)
+		if err != nil {
+			return nil, nil, err
+		}
+		hosts = append(hosts, host)
+	}
+	slices.SortFunc(hosts, func(a, b plan.Host) int { return compareNames(a.Name, b.Name) })
+	return hosts, list.Items, nil
+}
+
+func (p catalogPort) host(ctx context.Context, h api.Host) (plan.Host, error) {
+	alive, _, err := p.hosts.Alive(ctx, h.Name)
+	if err != nil {
+		return plan.Host{}, err
+	}
+	claims, err := p.hosts.Claimed(ctx, h.Name)
+	if err != nil {
+		return plan.Host{}, err
+	}
+	host := plan.Host{Name: h.Name, Spec: h.Spec, Labels: h.Labels, Reachable: alive, Claimed: make(map[int32]string, len(claims))}
+	owners := map[api.OwnerRef]bool{}
+	for port, owner := range claims {
+		host.Claimed[port] = owner.Namespace + "/" + owner.Name
+		owners[owner] = true
+	}
+	host.Nodes = len(owners)
+	return host, nil
+}
+
+func compareNames(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// same says whether two objects are equal as they would be stored.
+func same(a, b client.Object) bool { return equality.Semantic.DeepEqual(a, b) }

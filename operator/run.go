@@ -1,0 +1,134 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/plan"
+	"castellan.dev/castellan/engine"
+	"castellan.dev/castellan/kafka"
+	"castellan.dev/castellan/packages"
+	"castellan.dev/castellan/pki"
+	hostsub "castellan.dev/castellan/substrate/host"
+)
+
+// Config is what an operator is started with.
+type Config struct {
+	// API is the way to the API server.
+	API *rest.Config
+	// PackagesDir is the package store.
+	PackagesDir string
+	// LeaseNamespace holds the operator's one Lease.
+	LeaseNamespace string
+	// WebhookAddress is host:port for admission; port 0 picks a free one.
+	WebhookAddress string
+	// MetricsAddress is host:port for /metrics; "0" serves none.
+	MetricsAddress string
+	Log            *slog.Logger
+}
+
+// Scheme knows every kind that the operator reads or writes.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(s), api.AddToScheme(s)); err != nil {
+		return nil, fmt.Errorf("build the scheme: %w", err)
+	}
+	return s, nil
+}
+
+// Run runs the operator until ctx ends. Its end touches no node.
+func Run(ctx context.Context, c Config) error {
+	scheme, err := Scheme()
+	if err != nil {
+		return err
+	}
+	logger := logr.FromSlogHandler(c.Log.Handler())
+	ctrl.SetLogger(logger)
+	// One Lease, renewed every 5 s: elections need no haste, since nodes run without us.
+	lease, renew, retry := 20*time.Second, 15*time.Second, 5*time.Second
+	mgr, err := ctrl.NewManager(c.API, ctrl.Options{
+		Scheme: scheme, Logger: logger,
+		LeaderElection: true, LeaderElectionID: "castellan-operator", LeaderElectionNamespace: c.LeaseNamespace,
+		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
+		Metrics:                metricsserver.Options{BindAddress: c.MetricsAddress},
+		HealthProbeBindAddress: "0",
+	})
+	if err != nil {
+		return fmt.Errorf("start the operator: %w", err)
+	}
+	clients := kafka.NewClients(kafka.Options{Log: c.Log})
+	defer clients.Close()
+	if err := setup(mgr, c, clients); err != nil {
+		return fmt.Errorf("start the operator: %w", err)
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run the operator: %w", err)
+	}
+	return nil
+}
+
+func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
+	realizer := hostsub.New(mgr.GetClient(), mgr.GetAPIReader())
+	w := wire(mgr.GetClient(), mgr.GetAPIReader(), realizer, clients)
+	recorder := mgr.GetEventRecorder("castellan-operator")
+	hook := &webhookServer{client: mgr.GetClient(), revisions: w.revisions, catalog: w.catalog, address: c.WebhookAddress, log: c.Log}
+	return errors.Join(
+		(&clusterReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), engine: w.engine, clients: clients, events: recorder, log: c.Log}).setup(mgr),
+		(&nodeReconciler{client: mgr.GetClient(), hosts: realizer, log: c.Log}).setup(mgr),
+		(&packageReconciler{client: mgr.GetClient(), store: &packages.Store{Dir: c.PackagesDir}, log: c.Log}).setup(mgr),
+		mgr.Add(hook),
+	)
+}
+
+// wired is an engine with its ports.
+type wired struct {
+	engine    *engine.Engine
+	revisions revisionsPort
+	catalog   catalogPort
+}
+
+func wire(c client.Client, live client.Reader, realizer *hostsub.Realizer, clients *kafka.Clients) wired {
+	store := pki.Store{Client: c}
+	w := wired{
+		revisions: revisionsPort{client: c, live: live},
+		catalog:   catalogPort{client: c, hosts: realizer},
+	}
+	w.engine = &engine.Engine{
+		Kafka:     kafkaPort{clients: clients, pki: store},
+		Nodes:     nodesPort{client: c, live: live, hosts: realizer},
+		Catalog:   w.catalog,
+		Revisions: w.revisions, Certificates: certificatesPort{pki: store},
+		Fresh: randomIDs, Now: time.Now, CASecret: pki.TrustSecretName,
+	}
+	return w
+}
+
+// Preview says what a KafkaCluster would lead to, from the facts of now; nothing is done
+// and nothing is written. It is the engine's own Resolve and Compute.
+func Preview(ctx context.Context, config *rest.Config, kc *api.KafkaCluster) (plan.Plan, []cluster.Problem, error) {
+	scheme, err := Scheme()
+	if err != nil {
+		return plan.Plan{}, nil, err
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return plan.Plan{}, nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	clients := kafka.NewClients(kafka.Options{})
+	defer clients.Close()
+	w := wire(c, c, hostsub.New(c, c), clients)
+	return w.engine.Preview(ctx, kc)
+}
