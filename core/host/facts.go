@@ -33,18 +33,21 @@ func Facts(node api.KafkaNode, process *api.HostProcess, alive bool) api.KafkaNo
 	if process == nil {
 		status.State, status.Reason = api.NodePending, ReasonNoProcess
 		status.Message = fmt.Sprintf("host %s has not been told to run this node yet", node.Spec.Host)
-		return status
+	} else {
+		addProcess(&status, process.Status)
 	}
-	found := process.Status
-	status.LastExit, status.Restarts = found.LastExit.DeepCopy(), found.Restarts
-	report, reportErr := readReport(found)
-	addReport(&status, report)
-	addState(&status, found, report, reportErr)
 	if !alive {
 		status.State, status.Ready, status.Reason = api.NodeUnknown, false, ReasonHostSilent
 		status.Message = fmt.Sprintf("the agent of host %s is silent: what is shown is what it last said; check the host and its castellan agent", node.Spec.Host)
 	}
 	return status
+}
+
+func addProcess(status *api.KafkaNodeStatus, found api.HostProcessStatus) {
+	status.LastExit, status.Restarts = found.LastExit.DeepCopy(), found.Restarts
+	report, reportErr := readReport(found)
+	addReport(status, report)
+	addState(status, found, report, reportErr)
 }
 
 // roles is the table's word for a set of roles.
