@@ -43,7 +43,7 @@ func (c *Cluster) SetConfig(ctx context.Context, node int32, set map[string]stri
 func (c *conn) takerOfConfig(ctx context.Context, node int32) (*kgo.Broker, error) {
 	choosing, cancel := c.timeForControllers(ctx)
 	defer cancel()
-	b, cluster, err := choose(choosing, c.brokers, c.describeBrokers)
+	b, cluster, err := choose(choosing, c.brokers, c.itsBrokers)
 	if err == nil && node == clusterWide {
 		return b, nil
 	}
@@ -74,9 +74,9 @@ func (c *conn) activeOfCluster(ctx context.Context, b *kgo.Broker) (plan.Quorum,
 
 // verify is an error unless b, one of from, belongs to the cluster that is meant.
 func (c *conn) verify(ctx context.Context, from *endpoints, b *kgo.Broker) error {
-	ask := c.describeBrokers
+	ask := c.itsBrokers
 	if from == c.controllers {
-		ask = c.describeControllers
+		ask = c.itsControllers
 	}
 	_, err := ask(ctx, b)
 	return err
@@ -254,7 +254,7 @@ func millisLeft(ctx context.Context) int32 {
 func (c *Cluster) ElectPreferredLeaders(ctx context.Context) error {
 	const doing = "elect preferred leaders"
 	return c.use(ctx, func(ctx context.Context, conn *conn) error {
-		b, _, err := choose(ctx, conn.brokers, conn.describeBrokers)
+		b, _, err := choose(ctx, conn.brokers, conn.itsBrokers)
 		if err != nil {
 			return fmt.Errorf("%s: no broker answers: %w", doing, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -45,7 +46,7 @@ func (c *Cluster) Observe(ctx context.Context, perBroker []int32) (plan.Kafka, e
 func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
 	choosing, cancel := c.timeForControllers(ctx)
 	defer cancel()
-	b, cluster, err := choose(choosing, c.brokers, c.describeBrokers)
+	b, cluster, err := choose(choosing, c.brokers, c.itsBrokers)
 	if err == nil {
 		return c.observeBrokers(ctx, b, cluster, perBroker)
 	}
@@ -66,7 +67,8 @@ func (c *conn) timeForControllers(ctx context.Context) (context.Context, context
 	if !ok || c.controllers == nil {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadline(ctx, deadline.Add(-answerTimeout-dialTimeout))
+	left := time.Until(deadline)
+	return context.WithDeadline(ctx, deadline.Add(-min(answerTimeout+dialTimeout, left/2)))
 }
 
 func (c *conn) observeBrokers(ctx context.Context, b *kgo.Broker, cluster *kmsg.DescribeClusterResponse, perBroker []int32) (plan.Kafka, error) {
@@ -101,7 +103,7 @@ func (c *conn) observeControllers(ctx context.Context, perBroker []int32) (plan.
 	if err != nil {
 		return plan.Kafka{}, err
 	}
-	cluster, err := c.describeControllers(ctx, b)
+	cluster, err := c.itsControllers(ctx, b)
 	if err != nil {
 		return plan.Kafka{}, err
 	}
@@ -123,16 +125,36 @@ const (
 	controllerEndpoints = 2
 )
 
-func (c *conn) describeBrokers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
-	return c.describeCluster(ctx, b, brokerEndpoints)
+// itsBrokers describes the cluster at a broker, if it is the one that is meant.
+func (c *conn) itsBrokers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return c.ours(describeBrokers(ctx, b))
 }
 
-func (c *conn) describeControllers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
-	return c.describeCluster(ctx, b, controllerEndpoints)
+// itsControllers does so at a controller.
+func (c *conn) itsControllers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return c.ours(describeControllers(ctx, b))
+}
+
+func (c *conn) ours(resp *kmsg.DescribeClusterResponse, err error) (*kmsg.DescribeClusterResponse, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case c.clusterID != "" && resp.ClusterID != c.clusterID:
+		return nil, fmt.Errorf("cluster %s answers where %s is expected; another cluster uses this address", resp.ClusterID, c.clusterID)
+	}
+	return resp, seesAll(resp.ClusterAuthorizedOperations)
+}
+
+func describeBrokers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return describeCluster(ctx, b, brokerEndpoints)
+}
+
+func describeControllers(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+	return describeCluster(ctx, b, controllerEndpoints)
 }
 
 // describeCluster includes fenced brokers from Kafka 4.0 on (KIP-1073); 3.9 does not list them at all.
-func (c *conn) describeCluster(ctx context.Context, b *kgo.Broker, endpointType int8) (*kmsg.DescribeClusterResponse, error) {
+func describeCluster(ctx context.Context, b *kgo.Broker, endpointType int8) (*kmsg.DescribeClusterResponse, error) {
 	const doing = "describe the cluster"
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.EndpointType = endpointType
@@ -148,10 +170,7 @@ func (c *conn) describeCluster(ctx context.Context, b *kgo.Broker, endpointType 
 	if resp.ClusterID == "" {
 		return nil, fmt.Errorf("%s: the answer has no cluster id", doing)
 	}
-	if c.clusterID != "" && resp.ClusterID != c.clusterID {
-		return nil, fmt.Errorf("%s: cluster %s answers where %s is expected; another cluster uses this address", doing, resp.ClusterID, c.clusterID)
-	}
-	return resp, seesAll(resp.ClusterAuthorizedOperations)
+	return resp, nil
 }
 
 // seesAll is an error for who may not alter the cluster. To a client that may not see a topic, Kafka's answers are
@@ -190,7 +209,7 @@ func (c *conn) readEach(ctx context.Context, cluster *kmsg.DescribeClusterRespon
 		}
 	}
 	if len(others) > 0 && c.controllers != nil {
-		if _, registered, err := choose(ctx, c.controllers, c.describeControllers); err == nil {
+		if _, registered, err := choose(ctx, c.controllers, c.itsControllers); err == nil {
 			for id, node := range nodesAt(c.controllers, registered, others) {
 				nodes[id] = node
 			}

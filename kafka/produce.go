@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 type ProduceOptions struct {
 	// Topic for records that name none.
 	Topic string
-	// DeliveryTimeout bounds how long one record may take; 0 means 30 seconds.
+	// DeliveryTimeout bounds how long nothing at all is acknowledged while records wait; 0 means 30 seconds.
 	DeliveryTimeout time.Duration
 	// MaxBuffered bytes waiting for acknowledgement; 0 means 32 MiB.
 	MaxBuffered int
@@ -46,7 +47,6 @@ func (c *Client) Produce(ctx context.Context, opts ProduceOptions, records iter.
 	client, err := c.with(
 		kgo.DefaultProduceTopic(opts.Topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordDeliveryTimeout(opts.DeliveryTimeout),
 		kgo.MaxBufferedBytes(opts.MaxBuffered),
 		kgo.RecordPartitioner(explicitFirst{kgo.StickyKeyPartitioner(nil)}),
 	)
@@ -56,7 +56,10 @@ func (c *Client) Produce(ctx context.Context, opts ProduceOptions, records iter.
 	defer client.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p := &production{client: client, cancel: cancel}
+	p := &production{client: client, cancel: cancel, timeout: opts.DeliveryTimeout, waiting: map[int64]struct{}{}}
+	// Not the client's own RecordDeliveryTimeout: it counts from a record's timestamp, which is the user's.
+	p.silence = time.AfterFunc(p.timeout, p.timedOut)
+	defer p.silence.Stop()
 	unread := p.read(ctx, records)
 	flushed := client.Flush(ctx)
 	client.Close() // every record is decided afterwards
@@ -76,10 +79,13 @@ func (c *Client) Produce(ctx context.Context, opts ProduceOptions, records iter.
 
 // production is one run of Produce; the client calls done from its own goroutines.
 type production struct {
-	client *kgo.Client
-	cancel context.CancelFunc
+	client  *kgo.Client
+	cancel  context.CancelFunc
+	timeout time.Duration
+	silence *time.Timer
 
 	mu           sync.Mutex
+	waiting      map[int64]struct{}
 	acknowledged int64
 	number       int64
 	err          error
@@ -97,9 +103,19 @@ func (p *production) read(ctx context.Context, records iter.Seq2[Record, error])
 		if ctx.Err() != nil {
 			return nil
 		}
+		p.begin(number)
 		p.client.Produce(ctx, recordOf(r), func(_ *kgo.Record, err error) { p.done(number, err) })
 	}
 	return nil
+}
+
+func (p *production) begin(number int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) == 0 {
+		p.silence.Reset(p.timeout)
+	}
+	p.waiting[number] = struct{}{}
 }
 
 func (p *production) done(number int64, err error) {
@@ -109,13 +125,30 @@ func (p *production) done(number int64, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.waiting, number)
 	p.acknowledged++
+	p.silence.Reset(p.timeout)
+}
+
+// timedOut fails the first record that waits; between records there is no hurry.
+func (p *production) timedOut() {
+	p.mu.Lock()
+	n := len(p.waiting)
+	first := int64(math.MaxInt64)
+	for number := range p.waiting {
+		first = min(first, number)
+	}
+	p.mu.Unlock()
+	if n > 0 {
+		p.fail(first, fmt.Errorf("nothing was acknowledged for %s and %d records wait: are enough replicas in sync (min.insync.replicas)?", p.timeout, n))
+	}
 }
 
 // fail keeps the failure of the lowest number. What fails because another one did is no news.
 func (p *production) fail(number int64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.waiting, number)
 	echo := errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed)
 	if p.err == nil || !echo && number < p.number {
 		p.number, p.err = number, &RecordError{Number: number, Err: err}

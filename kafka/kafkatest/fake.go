@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"maps"
 	"math"
@@ -29,7 +30,9 @@ type Config struct {
 	Partitions int32
 	// DescribeCluster is its highest version; 0 means 2, which knows fenced brokers (Kafka 4.0). Kafka 3.9 has 1.
 	DescribeCluster int16
-	// Options for kfake's brokers, for example kfake.TLS.
+	// TLS of the brokers' listeners; nil means plaintext. Controllers' are plaintext.
+	TLS *tls.Config
+	// Options for kfake's brokers, for example kfake.EnableACLs.
 	Options []kfake.Opt
 }
 
@@ -73,6 +76,9 @@ func NewFake(t testing.TB, config Config) *Fake {
 	if config.DescribeCluster == 0 {
 		config.DescribeCluster = 2
 	}
+	if config.TLS != nil {
+		opts = append(opts, kfake.TLS(config.TLS))
+	}
 	f := &Fake{Brokers: start(t, opts...), allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{}, describeClusterVersion: config.DescribeCluster}
 	voters := config.Brokers
 	if config.Controllers > 0 {
@@ -83,9 +89,9 @@ func NewFake(t testing.TB, config Config) *Fake {
 	for id := range int32(voters) { //nolint:gosec // a handful
 		f.quorum.Voters = append(f.quorum.Voters, plan.Replica{ID: id, DirectoryID: DirectoryID(id), LogEnd: 100})
 	}
-	f.control(f.Brokers, false)
+	f.control(f.Brokers, false, config.TLS != nil)
 	if f.Controllers != nil {
-		f.control(f.Controllers, true)
+		f.control(f.Controllers, true, false)
 	}
 	return f
 }
@@ -235,8 +241,8 @@ func keep[R kmsg.Request](f *Fake, c *kfake.Cluster, key kmsg.Key, handle func(R
 	})
 }
 
-func (f *Fake) control(c *kfake.Cluster, controllers bool) {
-	f.advertise(c)
+func (f *Fake) control(c *kfake.Cluster, controllers, encrypted bool) {
+	f.advertise(c, encrypted)
 	c.Control(func(r kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
 		c.KeepControl()
 		f.count(r)
@@ -265,10 +271,14 @@ func (f *Fake) control(c *kfake.Cluster, controllers bool) {
 }
 
 // advertise adds to kfake's ApiVersions what this package answers.
-func (f *Fake) advertise(c *kfake.Cluster) {
+func (f *Fake) advertise(c *kfake.Cluster, encrypted bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
+	opts := []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}
+	if encrypted {
+		opts = append(opts, kgo.DialTLSConfig(&tls.Config{InsecureSkipVerify: true})) //nolint:gosec // our own fake
+	}
+	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		panic(err) // impossible: the addresses are kfake's own
 	}
