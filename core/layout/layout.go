@@ -72,6 +72,8 @@ type Live struct {
 	ClusterID            string             `json:"clusterID,omitempty"`
 	Storage              *api.StorageAnswer `json:"storage,omitempty"`
 	BootstrapControllers []string           `json:"bootstrapControllers,omitempty"`
+	// Rack is read at each start (broker.rack), never a reason to restart.
+	Rack string `json:"rack,omitempty"`
 	// CertificateDigest that the node's Secret should have, see Report.CertificateDigest.
 	CertificateDigest string `json:"certificateDigest,omitempty"`
 }

@@ -1,0 +1,148 @@
+package layout
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Bounds of Kafka's logs under layout 1: all files of a node stay below 320 MiB.
+const (
+	logFileSize  = "16MB"
+	logFileCount = 7
+)
+
+// Names of log files in LogDir.
+const (
+	ServerLog = "server.log"
+	// ConsoleLog is what the virtual machine prints, see package node.
+	ConsoleLog = "console.log"
+)
+
+// LoggingFile is Kafka's logging configuration.
+type LoggingFile struct {
+	// Name of the file in the folder of PropertiesFile.
+	Name    string
+	Content string
+	// Option makes the virtual machine use the file at an absolute path.
+	Option func(path string) string
+}
+
+// Logging is the logging configuration of a Kafka version: log4j 2 from 4.0 on, before it
+// the kept-alive log4j 1. Files rotate by size into dir, which is an absolute path.
+func Logging(version, dir string) LoggingFile {
+	if Major(version) < 4 {
+		return LoggingFile{
+			Name:    "log4j.properties",
+			Content: log4j1(dir),
+			Option:  func(file string) string { return "-Dlog4j.configuration=file:" + file },
+		}
+	}
+	return LoggingFile{
+		Name:    "log4j2.xml",
+		Content: log4j2(dir),
+		Option:  func(file string) string { return "-Dlog4j2.configurationFile=" + file },
+	}
+}
+
+const logPattern = "[%d{ISO8601}] %p %m (%c{1})%n"
+
+func log4j1(dir string) string {
+	var b strings.Builder
+	b.WriteString("log4j.rootLogger=INFO, server\n")
+	for _, a := range [][2]string{{"server", ServerLog}, {"state", "state-change.log"}} {
+		prefix := "log4j.appender." + a[0]
+		fmt.Fprintf(&b, "%s=org.apache.log4j.RollingFileAppender\n", prefix)
+		fmt.Fprintf(&b, "%s.File=%s\n", prefix, strings.ReplaceAll(path.Join(dir, a[1]), `\`, `\\`))
+		fmt.Fprintf(&b, "%s.MaxFileSize=%s\n", prefix, logFileSize)
+		fmt.Fprintf(&b, "%s.MaxBackupIndex=%d\n", prefix, logFileCount)
+		fmt.Fprintf(&b, "%s.layout=org.apache.log4j.PatternLayout\n", prefix)
+		fmt.Fprintf(&b, "%s.layout.ConversionPattern=%s\n", prefix, logPattern)
+	}
+	b.WriteString("log4j.logger.state.change.logger=INFO, state\nlog4j.additivity.state.change.logger=false\n")
+	return b.String()
+}
+
+func log4j2(dir string) string {
+	var b strings.Builder
+	b.WriteString("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Configuration status=\"ERROR\" shutdownHook=\"disable\">\n  <Appenders>\n")
+	for _, a := range [][2]string{{"server", ServerLog}, {"state", "state-change.log"}} {
+		file := xmlText(path.Join(dir, a[1]))
+		fmt.Fprintf(&b, "    <RollingFile name=%q fileName=\"%s\" filePattern=\"%s.%%i\">\n", a[0], file, file)
+		fmt.Fprintf(&b, "      <PatternLayout pattern=\"%s\"/>\n", logPattern)
+		fmt.Fprintf(&b, "      <SizeBasedTriggeringPolicy size=%q/>\n", logFileSize)
+		// With "min" the newest old file is .1, as before 4.0.
+		fmt.Fprintf(&b, "      <DefaultRolloverStrategy max=\"%d\" fileIndex=\"min\"/>\n    </RollingFile>\n", logFileCount)
+	}
+	b.WriteString("  </Appenders>\n  <Loggers>\n    <Root level=\"INFO\"><AppenderRef ref=\"server\"/></Root>\n")
+	b.WriteString("    <Logger name=\"state.change.logger\" level=\"INFO\" additivity=\"false\"><AppenderRef ref=\"state\"/></Logger>\n")
+	b.WriteString("  </Loggers>\n</Configuration>\n")
+	return b.String()
+}
+
+// xmlText escapes what a path may hold for XML and for log4j's own lookups.
+func xmlText(s string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "$", "$$", "%", "%%").Replace(s)
+}
+
+// Major is the first number of a version, 0 if there is none.
+func Major(version string) int {
+	first, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(first)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// MinJava is the oldest Java that a Kafka version runs on.
+func MinJava(version string) int {
+	if Major(version) < 4 {
+		return 11
+	}
+	return 17
+}
+
+// JVMOptions are the options of the node's virtual machine before the class path: the heap,
+// Kafka's own defaults where the process does not choose otherwise, and the process's
+// options. logDir is an absolute path. An option that RefuseJVMOption refuses is an error.
+func JVMOptions(s Static, logDir string) ([]string, error) {
+	for _, option := range s.Process.JVMOptions {
+		if why := RefuseJVMOption(option); why != "" {
+			return nil, fmt.Errorf("option %q must not reach the Java virtual machine: %s; remove it from jvm.options", option, why)
+		}
+	}
+	heap := s.Process.HeapBytes
+	if heap <= 0 {
+		return nil, fmt.Errorf("node %d has no heap: set jvm.heap of its pool", s.NodeID)
+	}
+	options := []string{
+		"-server",
+		"-Xms" + strconv.FormatInt(heap, 10),
+		"-Xmx" + strconv.FormatInt(heap, 10),
+	}
+	if !slices.ContainsFunc(s.Process.JVMOptions, choosesCollector) {
+		options = append(options,
+			"-XX:+UseG1GC",
+			"-XX:MaxGCPauseMillis=20",
+			"-XX:InitiatingHeapOccupancyPercent=35",
+			"-XX:+ExplicitGCInvokesConcurrent",
+		)
+	}
+	options = append(options,
+		"-XX:MaxInlineLevel=15",
+		"-Djava.awt.headless=true",
+		"-Xlog:gc*:file="+path.Join(logDir, "gc.log")+":time,tags:filecount=4,filesize=16M",
+		"-XX:ErrorFile="+path.Join(logDir, "hs_err.log"),
+		"-Dkafka.logs.dir="+logDir,
+	)
+	options = append(options, s.Process.JVMOptions...)
+	// Last, so that nothing before it keeps a process alive that has lost its memory.
+	return append(options, "-XX:+ExitOnOutOfMemoryError"), nil
+}
+
+func choosesCollector(option string) bool {
+	return strings.HasPrefix(option, "-XX:+Use") && strings.HasSuffix(option, "GC")
+}

@@ -1,0 +1,207 @@
+package layout
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+)
+
+// LogFolder is the folder inside a volume that is Kafka's log directory under layout 1, so
+// that what a file system puts into its own root (lost+found) never is among topics.
+const LogFolder = "kafka-logs"
+
+// Facts are what only the supervisor knows when it starts the process.
+type Facts struct {
+	// TLSDir is the absolute path of the folder with KeyNodePEM and KeyCAPEM.
+	TLSDir string
+	// SSLEngine is the class that re-reads those files for each connection.
+	SSLEngine string
+}
+
+// DataDir is Kafka's log directory inside a volume.
+func DataDir(v Volume) string { return path.Join(v.Path, LogFolder) }
+
+// Properties are the node's server.properties. What Castellan owns stands over the
+// process's configuration: no key of a user can open one of the own listeners.
+func Properties(s Static, l Live, f Facts) (map[string]string, error) {
+	if s.Process.Layout != 1 {
+		return nil, fmt.Errorf("this castellan renders layout 1, the node asks for layout %d: run the castellan that wrote %s, or a newer one", s.Process.Layout, StaticFile)
+	}
+	if len(s.Volumes) == 0 {
+		return nil, fmt.Errorf("node %d has no volume: give its pool at least one", s.NodeID)
+	}
+	listeners, err := listenersOf(s)
+	if err != nil {
+		return nil, err
+	}
+	properties := map[string]string{}
+	addClientDefaults(properties, s)
+	maps.Copy(properties, s.Process.Config)
+	addIdentity(properties, s, l)
+	addListeners(properties, s, listeners)
+	addTLS(properties, s, f)
+	addStorage(properties, s)
+	return properties, nil
+}
+
+func addIdentity(properties map[string]string, s Static, l Live) {
+	roles := make([]string, 0, len(s.Roles))
+	for _, role := range slices.Sorted(slices.Values(s.Roles)) {
+		roles = append(roles, string(role))
+	}
+	properties["process.roles"] = strings.Join(roles, ",")
+	properties["node.id"] = strconv.Itoa(int(s.NodeID))
+	properties["controller.quorum.bootstrap.servers"] = strings.Join(l.BootstrapControllers, ",")
+	if l.Rack != "" {
+		properties["broker.rack"] = l.Rack
+	}
+}
+
+func addStorage(properties map[string]string, s Static) {
+	dirs := make([]string, 0, len(s.Volumes))
+	for _, v := range s.Volumes {
+		dirs = append(dirs, DataDir(v))
+	}
+	properties["log.dirs"] = strings.Join(dirs, ",")
+	// Explicit, so that a volume put in front of it later does not move the metadata.
+	properties["metadata.log.dir"] = dirs[0]
+}
+
+// Listener is a listener of a node, as Kafka knows it.
+type Listener struct {
+	Name     string // as in Kafka's configuration: upper case
+	Protocol string
+	Bind     string // address to bind to; 0.0.0.0 for all
+	Port     int32
+}
+
+// Listeners are all listeners of a node, its own ones first.
+func Listeners(s Static) ([]Listener, error) { return listenersOf(s) }
+
+func listenersOf(s Static) ([]Listener, error) {
+	var wanted []api.NodeListener
+	if HasRole(s, api.RoleController) {
+		wanted = append(wanted, api.NodeListener{Name: ControllerListener, Protocol: "SSL"})
+	}
+	if HasRole(s, api.RoleBroker) {
+		wanted = append(wanted, api.NodeListener{Name: InternalListener, Protocol: "SSL"})
+		wanted = append(wanted, s.Process.Listeners...)
+	}
+	listeners := make([]Listener, 0, len(wanted))
+	for _, w := range wanted {
+		port, ok := s.Ports[w.Name]
+		if !ok {
+			return nil, fmt.Errorf("listener %s has no port: the plan must give it one in the node's spec.ports", w.Name)
+		}
+		listeners = append(listeners, Listener{Name: KafkaListenerName(w.Name), Protocol: w.Protocol, Bind: bindAddress(s.Address), Port: port})
+	}
+	return listeners, nil
+}
+
+// HasRole says whether the process has a role.
+func HasRole(s Static, role api.Role) bool { return slices.Contains(s.Roles, role) }
+
+// KafkaListenerName is how a listener of a KafkaCluster is called in Kafka's configuration.
+func KafkaListenerName(name string) string {
+	return strings.ReplaceAll(strings.ToUpper(name), "-", "_")
+}
+
+// bindAddress keeps a node that is reached on the loopback only from listening elsewhere.
+func bindAddress(address string) string {
+	if address == "localhost" {
+		return address
+	}
+	if ip, err := netip.ParseAddr(address); err == nil && ip.IsLoopback() {
+		return address
+	}
+	return "0.0.0.0"
+}
+
+// HostPort joins an address and a port; an IPv6 address gets its brackets.
+func HostPort(host string, port int32) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + strconv.Itoa(int(port))
+}
+
+func addListeners(properties map[string]string, s Static, listeners []Listener) {
+	var bound, advertised []string
+	// Controllers need the protocol of INTERNAL and brokers that of CONTROLLER, though they
+	// do not listen there.
+	protocols := []string{ControllerListener + ":SSL", InternalListener + ":SSL"}
+	for _, l := range listeners {
+		bound = append(bound, l.Name+"://"+HostPort(l.Bind, l.Port))
+		advertised = append(advertised, l.Name+"://"+HostPort(s.Address, l.Port))
+		if l.Name != ControllerListener && l.Name != InternalListener {
+			protocols = append(protocols, l.Name+":"+l.Protocol)
+		}
+	}
+	properties["listeners"] = strings.Join(bound, ",")
+	// The CONTROLLER listener is advertised too: a voter's endpoint is taken from here (KIP-853).
+	properties["advertised.listeners"] = strings.Join(advertised, ",")
+	properties["listener.security.protocol.map"] = strings.Join(protocols, ",")
+	properties["controller.listener.names"] = ControllerListener
+	properties["inter.broker.listener.name"] = InternalListener
+}
+
+// PrincipalRules map certificates to principals (ssl.principal.mapping.rules). Kafka
+// matches a rule against the whole subject (RFC 2253, where a comma inside a value is
+// escaped); every other certificate keeps its full subject, which begins with an
+// attribute's name and so can never equal a principal of ours.
+func PrincipalRules() string {
+	const organization = "O=castellan"
+	return "RULE:^CN=" + NodePrincipal + "-[0-9]+," + organization + "$/" + NodePrincipal + "/," +
+		"RULE:^CN=" + OperatorPrincipal + "," + organization + "$/" + OperatorPrincipal + "/," +
+		"DEFAULT"
+}
+
+// SuperUsers of every cluster.
+func SuperUsers() string { return "User:" + NodePrincipal + ";User:" + OperatorPrincipal }
+
+// addTLS sets the keys without a listener's prefix: the Raft client, fetchers and the
+// channel from brokers to controllers read these as well as the listeners do.
+func addTLS(properties map[string]string, s Static, f Facts) {
+	maps.Copy(properties, map[string]string{
+		"ssl.keystore.type":                     "PEM",
+		"ssl.keystore.location":                 path.Join(f.TLSDir, KeyNodePEM),
+		"ssl.truststore.type":                   "PEM",
+		"ssl.truststore.location":               path.Join(f.TLSDir, KeyCAPEM),
+		"ssl.engine.factory.class":              f.SSLEngine,
+		"ssl.client.auth":                       "required",
+		"ssl.endpoint.identification.algorithm": "https",
+		"ssl.principal.mapping.rules":           PrincipalRules(),
+		"ssl.allow.dn.changes":                  "true",
+		"ssl.allow.san.changes":                 "true",
+		"authorizer.class.name":                 "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+		"super.users":                           SuperUsers(),
+	})
+	for _, l := range clientTLS(s) {
+		properties[listenerKey(l, "ssl.client.auth")] = "none"
+	}
+}
+
+// addClientDefaults keeps a certificate of ours from being a super user on a client
+// listener, should that ever ask for certificates.
+func addClientDefaults(properties map[string]string, s Static) {
+	for _, l := range clientTLS(s) {
+		properties[listenerKey(l, "ssl.principal.mapping.rules")] = "DEFAULT"
+	}
+}
+
+func clientTLS(s Static) []api.NodeListener {
+	if !HasRole(s, api.RoleBroker) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(s.Process.Listeners), func(l api.NodeListener) bool { return l.Protocol != "SSL" })
+}
+
+func listenerKey(l api.NodeListener, key string) string {
+	return "listener.name." + strings.ToLower(KafkaListenerName(l.Name)) + "." + key
+}

@@ -1,0 +1,411 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/kconf"
+	"castellan.dev/castellan/core/layout"
+	"castellan.dev/castellan/node/sslengine"
+)
+
+// Config of a supervisor.
+type Config struct {
+	// Dir is the process's folder, see package layout for what is in it.
+	Dir string
+	// Archive is the unpacked package of Kafka ($ARCHIVE): the folder that has libs.
+	Archive string
+	// StopGrace between SIGTERM and SIGKILL; 0 means 120 seconds.
+	StopGrace time.Duration
+	// Env is the environment; nil means that of this process.
+	Env []string
+	Log *slog.Logger
+	// FreeBytes of a path's file system; nil asks the kernel.
+	FreeBytes func(path string) (uint64, error)
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultStopGrace = 120 * time.Second
+	toolTimeout      = 2 * time.Minute
+	engineJar        = "kafka/" + sslengine.Name
+	waitPoll         = 500 * time.Millisecond
+)
+
+func (c Config) now() time.Time { return c.Now() }
+
+func (c Config) withDefaults() Config {
+	if c.StopGrace <= 0 {
+		c.StopGrace = defaultStopGrace
+	}
+	if c.Env == nil {
+		c.Env = os.Environ()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.FreeBytes == nil {
+		c.FreeBytes = freeBytes
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// supervisor runs one Kafka process once.
+type supervisor struct {
+	config    Config
+	dir       string
+	archive   string
+	log       *slog.Logger
+	static    layout.Static
+	listeners []layout.Listener
+	java      string
+	report    report
+	held      []*os.File
+	asked     atomic.Bool // to stop
+	wasReady  bool        // the watcher's
+}
+
+// Run supervises one Kafka process until it ends, and returns the exit code of `castellan
+// node`. When ctx ends, Kafka gets Config.StopGrace for its controlled shutdown. How it
+// ended stands in the termination message.
+func Run(ctx context.Context, c Config) int {
+	c = c.withDefaults()
+	s := &supervisor{config: c, log: c.Log}
+	var err error
+	if s.dir, err = filepath.Abs(c.Dir); err == nil {
+		s.archive, err = filepath.Abs(c.Archive)
+	}
+	if err != nil {
+		s.log.Error("find the process's folder", errorAttr(err))
+		return ExitFiles
+	}
+	lock, err := lockFolder(ctx, s.dir)
+	if err != nil {
+		// The folder belongs to another supervisor, and so does its termination message.
+		s.log.Error("lock the process's folder", errorAttr(err))
+		return asFailure(err).code
+	}
+	s.held = append(s.held, lock)
+	defer s.release()
+	return s.run(ctx)
+}
+
+func errorAttr(err error) slog.Attr { return slog.String("error", err.Error()) }
+
+func (s *supervisor) release() {
+	for _, f := range s.held {
+		_ = f.Close() // a lock ends with its file
+	}
+}
+
+func (s *supervisor) stopping() bool { return s.asked.Load() }
+
+func (s *supervisor) run(ctx context.Context) int {
+	if err := os.Remove(s.path(layout.TerminationMessageFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("remove the termination message of the last run", errorAttr(err))
+	}
+	s.report.set(func(r *layout.Report) { r.State, r.Reason, r.Message = api.NodePending, ReasonStarting, "checking the host and the disks" })
+	endpoint, err := s.serve(ctx)
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	defer func() {
+		if err := endpoint.close(ctx); err != nil {
+			s.log.Warn("close the supervisor's socket", errorAttr(err))
+		}
+	}()
+	options, err := s.prepare(ctx)
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	return s.supervise(ctx, options)
+}
+
+// fail leaves why Kafka was never started; being asked to stop is no failure.
+func (s *supervisor) fail(ctx context.Context, err error) int {
+	if ctx.Err() != nil {
+		return s.leave(api.ExitStatus{Reason: ReasonStopped, Message: "asked to stop before Kafka was started"})
+	}
+	f := asFailure(err)
+	s.log.Error("Kafka cannot be started", slog.String("reason", f.reason), slog.String("message", f.message))
+	s.report.set(func(r *layout.Report) { r.State, r.Reason, r.Message = api.NodeFailed, f.reason, f.message })
+	return s.leave(api.ExitStatus{Code: int32(f.code), Reason: f.reason, Message: f.message}) //nolint:gosec // one of the codes above
+}
+
+// prepare does everything up to the start and returns the options of the virtual machine.
+func (s *supervisor) prepare(ctx context.Context) ([]string, error) {
+	if err := s.readStatic(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.java, err = findJava(ctx, s.config.Env, s.static.Process.Version); err != nil {
+		return nil, err
+	}
+	options, err := s.options()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.lockVolumes(ctx); err != nil {
+		return nil, err
+	}
+	if err := checkPorts(ctx, s.listeners); err != nil {
+		return nil, err
+	}
+	for _, wait := range []func(context.Context) error{s.awaitCertificates, s.storage, s.awaitControllers} {
+		if err := wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.render(); err != nil {
+		return nil, err
+	}
+	return options, checkPorts(ctx, s.listeners) // the waits may have been long
+}
+
+func (s *supervisor) readStatic() error {
+	if err := readJSON(s.path(layout.StaticFile), &s.static); err != nil {
+		return fail(ExitFiles, ReasonBadFiles, "%v: castellan node runs in the folder that the agent prepared", err)
+	}
+	s.report.set(func(r *layout.Report) {
+		r.ProcessHash, r.Version = layout.ProcessHash(s.static.Process), s.static.Process.Version
+	})
+	// Rendering says what is wrong with the node before anything is asked or waited for.
+	if _, err := layout.Properties(s.static, layout.Live{}, s.facts()); err != nil {
+		return fail(ExitConfig, ReasonBadConfig, "%v", err)
+	}
+	var err error
+	if s.listeners, err = layout.Listeners(s.static); err != nil {
+		return fail(ExitConfig, ReasonBadConfig, "%v", err)
+	}
+	return nil
+}
+
+func (s *supervisor) facts() layout.Facts {
+	return layout.Facts{TLSDir: s.path(layout.TLSDir), SSLEngine: sslengine.Class}
+}
+
+// options also writes what the virtual machine and the format tool find through them.
+func (s *supervisor) options() ([]string, error) {
+	classPath, err := s.classPath()
+	if err != nil {
+		return nil, err
+	}
+	logs := s.path(layout.LogDir)
+	options, err := layout.JVMOptions(s.static, logs)
+	if err != nil {
+		return nil, fail(ExitConfig, ReasonBadConfig, "%v", err)
+	}
+	for _, dir := range []string{logs, s.path("kafka")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make a folder of the process: %w", err)
+		}
+	}
+	if err := replaceFile(s.path(engineJar), sslengine.Jar(), 0o600); err != nil {
+		return nil, err
+	}
+	logging := layout.Logging(s.static.Process.Version, logs)
+	file := s.path("kafka/" + logging.Name)
+	if err := replaceFile(file, []byte(logging.Content), 0o600); err != nil {
+		return nil, err
+	}
+	return append(options, logging.Option(file), "-cp", classPath), nil
+}
+
+// lockVolumes keeps two processes from formatting or running on one disk.
+func (s *supervisor) lockVolumes(ctx context.Context) error {
+	for _, v := range s.static.Volumes {
+		if err := os.MkdirAll(v.Path, 0o700); err != nil {
+			continue // inspected, and named, later
+		}
+		file, err := lockVolume(ctx, v)
+		if errors.Is(err, fs.ErrPermission) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.held = append(s.held, file)
+	}
+	return nil
+}
+
+// awaitCertificates waits until Kafka could start with the certificates: without them its
+// own check at the start fails.
+func (s *supervisor) awaitCertificates(ctx context.Context) error {
+	return s.await(ctx, ReasonWaitingForCertificates, func() error {
+		own, err := s.readIdentity()
+		if err != nil {
+			return err
+		}
+		return own.checkIdentity(s.static.Address, s.config.now())
+	})
+}
+
+func (s *supervisor) awaitControllers(ctx context.Context) error {
+	return s.await(ctx, ReasonWaitingForControllers, func() error {
+		live, err := s.live()
+		if err != nil {
+			return err
+		}
+		if len(live.BootstrapControllers) == 0 {
+			return errors.New("no controller's address is known yet")
+		}
+		return nil
+	})
+}
+
+func (s *supervisor) await(ctx context.Context, reason string, check func() error) error {
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		s.report.set(func(r *layout.Report) {
+			r.State, r.Reason, r.Message = api.NodePending, reason, fmt.Sprintf("waiting: %v", err)
+		})
+		if !pause(ctx, waitPoll) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *supervisor) render() error {
+	live, err := s.live()
+	if err != nil {
+		return fail(ExitFiles, ReasonBadFiles, "%v", err)
+	}
+	properties, err := layout.Properties(s.static, live, s.facts())
+	if err != nil {
+		return fail(ExitConfig, ReasonBadConfig, "%v", err)
+	}
+	s.report.set(func(r *layout.Report) { r.Rack = live.Rack })
+	return s.writeProperties(s.path(layout.PropertiesFile), properties)
+}
+
+func (s *supervisor) writeProperties(file string, properties map[string]string) error {
+	return replaceFile(file, kconf.Write(properties), 0o600)
+}
+
+// runTool runs Kafka's storage tool.
+func (s *supervisor) runTool(ctx context.Context, args []string) error {
+	classPath, err := s.classPath()
+	if err != nil {
+		return err
+	}
+	var out lockedBuffer
+	java := []string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", classPath, "kafka.tools.StorageTool"}
+	tool, err := start(command{path: s.java, args: append(java, args...), env: javaEnv(s.config.Env), dir: s.dir, output: &out, held: s.held})
+	if err != nil {
+		return fail(ExitStorage, ReasonFormatFailed, "%v", err)
+	}
+	timer := time.NewTimer(toolTimeout)
+	defer timer.Stop()
+	select {
+	case <-tool.done:
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	select {
+	case <-tool.done:
+	default:
+		err := tool.signal(syscall.SIGKILL)
+		<-tool.done
+		return fail(ExitStorage, ReasonFormatFailed, "Kafka's format tool was ended (%v, %v) after at most %s: %s; nothing was put in place", context.Cause(ctx), err, toolTimeout, clip(out.String(), maxTail))
+	}
+	if code := tool.code(); code != 0 {
+		return fail(ExitStorage, ReasonFormatFailed, "Kafka's format tool failed with code %d: %s; nothing was put in place", code, clip(strings.TrimSpace(out.String()), maxTail))
+	}
+	return nil
+}
+
+// supervise runs Kafka to its end.
+func (s *supervisor) supervise(ctx context.Context, options []string) int {
+	console, err := openConsole(s.path(layout.LogDir + "/" + layout.ConsoleLog))
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	defer console.Close() //nolint:errcheck // it is written through
+	server, printed := readLog(s.path(layout.LogDir+"/"+layout.ServerLog)), readLog(console.path)
+	jvm, err := start(command{
+		path: s.java,
+		args: append(options, "kafka.Kafka", s.path(layout.PropertiesFile)),
+		env:  javaEnv(s.config.Env), dir: s.dir, output: console, held: s.held,
+	})
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	s.log.Info("Kafka runs", slog.Int("pid", jvm.process.Pid))
+	s.report.set(func(r *layout.Report) {
+		started := metav1.NewTime(jvm.started)
+		r.State, r.Reason, r.Message = api.NodeStarting, ReasonStarting, "Kafka is starting"
+		r.PID, r.StartedAt = int32(jvm.process.Pid), &started //nolint:gosec // a process id fits
+	})
+	watching, stopWatching := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		newWatcher(s, s.listeners, server).run(watching)
+	}()
+	end := s.untilEnd(ctx, jvm)
+	stopWatching()
+	<-watched
+	end.server, end.console = server.lines(), printed.lines()
+	status := describe(end)
+	s.log.Info("Kafka ended", slog.Int("code", end.code), slog.String("reason", status.Reason), slog.String("message", status.Message))
+	s.report.set(func(r *layout.Report) {
+		r.State, r.Ready, r.Reason, r.Message, r.PID = api.NodeFailed, false, status.Reason, status.Message, 0
+		if end.asked {
+			r.State = api.NodeStopped
+		}
+	})
+	return s.leave(status)
+}
+
+// untilEnd waits for Kafka's end; when asked it stops Kafka, within the grace.
+func (s *supervisor) untilEnd(ctx context.Context, jvm *child) ending {
+	end := ending{grace: s.config.StopGrace.String()}
+	select {
+	case <-jvm.done:
+	case <-ctx.Done():
+		end.asked = true
+		s.asked.Store(true)
+		end.killed = s.stop(jvm)
+	}
+	end.code = jvm.code()
+	return end
+}
+
+// stop reports whether Kafka had to be killed.
+func (s *supervisor) stop(jvm *child) bool {
+	s.report.set(func(r *layout.Report) {
+		r.State, r.Ready, r.Reason, r.Message = api.NodeStopping, false, "Stopping", fmt.Sprintf("controlled shutdown, at most %s", s.config.StopGrace)
+	})
+	s.log.Info("stop Kafka", slog.String("grace", s.config.StopGrace.String()))
+	if err := jvm.signal(syscall.SIGTERM); err != nil {
+		s.log.Error("ask Kafka to stop", errorAttr(err))
+	}
+	if jvm.endWithin(s.config.StopGrace) {
+		return false
+	}
+	if err := jvm.signal(syscall.SIGKILL); err != nil {
+		s.log.Error("kill Kafka", errorAttr(err))
+	}
+	<-jvm.done
+	return true
+}
