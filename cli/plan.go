@@ -2,12 +2,12 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 )
@@ -83,7 +83,12 @@ func (o *options) readClusters(files []string) ([]*api.KafkaCluster, error) {
 			continue
 		}
 		cluster := &api.KafkaCluster{}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, cluster); err != nil {
+		// Through JSON: apimachinery's converter cannot read a number as the text of a Kafka key.
+		data, err := object.MarshalJSON()
+		if err == nil {
+			err = json.Unmarshal(data, cluster)
+		}
+		if err != nil {
 			return nil, &RefusedError{Message: fmt.Sprintf("KafkaCluster %s: %v", object.GetName(), err)}
 		}
 		clusters = append(clusters, cluster)

@@ -1,13 +1,13 @@
 package local
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/packages"
@@ -162,12 +162,22 @@ func clustersOf(objects []*unstructured.Unstructured) ([]*api.KafkaCluster, erro
 			continue
 		}
 		c := &api.KafkaCluster{}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, c); err != nil {
+		if err := convert(o, c); err != nil {
 			return nil, fmt.Errorf("read KafkaCluster %s: %w", o.GetName(), err)
 		}
 		clusters = append(clusters, c)
 	}
 	return clusters, nil
+}
+
+// convert goes through JSON: the converter of apimachinery cannot read a number into a
+// type that reads it as text (api.ConfigValue).
+func convert(o *unstructured.Unstructured, into any) error {
+	data, err := o.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
 }
 
 // heaps lists the Java heaps of a cluster's nodes, in bytes.
@@ -219,7 +229,7 @@ func findPackage(c *api.KafkaCluster, objects []*unstructured.Unstructured) (pac
 			continue
 		}
 		var p api.Package
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &p); err != nil {
+		if err := convert(o, &p); err != nil {
 			return packages.Spec{}, false, fmt.Errorf("read Package %s: %w", o.GetName(), err)
 		}
 		if p.Spec.Product == api.ProductKafka && p.Spec.Version == c.Spec.Version && (c.Spec.Package == "" || c.Spec.Package == p.Name) {
