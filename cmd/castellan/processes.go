@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"castellan.dev/castellan/agent"
-	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/cli"
 	"castellan.dev/castellan/core/host"
 	"castellan.dev/castellan/node"
@@ -24,7 +22,7 @@ const archiveVariable = "ARCHIVE"
 
 // processCommands are the commands that run as processes of their own: operator, agent, node.
 func (w wiring) processCommands() []*cobra.Command {
-	return []*cobra.Command{w.agentCommand(), w.nodeCommand()}
+	return []*cobra.Command{w.operatorCommand(), w.agentCommand(), w.nodeCommand()}
 }
 
 func (w wiring) agentCommand() *cobra.Command {
@@ -109,8 +107,4 @@ func require(cmd *cobra.Command, flags ...string) {
 			panic(err) // a flag that was just defined
 		}
 	}
-}
-
-func preview() func(context.Context, *rest.Config, *api.KafkaCluster) (cli.PlanView, error) {
-	return nil
 }
