@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -17,8 +16,10 @@ func Stop(want cluster.Model, have World, now time.Time) Plan {
 	return p.plan
 }
 
-// stopAll stops pure brokers together, then the other nodes one at a time, the active
-// controller last, so that as long as possible somebody can approve a controlled shutdown.
+// stopAll stops pure brokers together, while controllers can approve their shutdown, and
+// then all other nodes together: one by one the last of them would wait for a controller
+// that is gone (measured on 4.3.1: signalled together they end within 6 s, the last one
+// alone still ran after 48 s).
 func (p *pass) stopAll() {
 	var brokers, others []*Node
 	for _, n := range p.existing() {
@@ -28,17 +29,8 @@ func (p *pass) stopAll() {
 			brokers = append(brokers, n)
 		}
 	}
-	if p.stopThese(brokers) {
-		return
-	}
-	leader := p.activeController()
-	slices.SortStableFunc(others, func(a, b *Node) int {
-		return boolCompare(a.Spec.NodeID == leader, b.Spec.NodeID == leader)
-	})
-	for _, n := range others {
-		if p.stopThese([]*Node{n}) {
-			return
-		}
+	if !p.stopThese(brokers) {
+		p.stopThese(others)
 	}
 }
 
@@ -79,15 +71,4 @@ func (p *pass) activeController() int32 {
 		return -1
 	}
 	return p.have.Kafka.Quorum.Leader
-}
-
-func boolCompare(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	default:
-		return 1
-	}
 }
