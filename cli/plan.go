@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 )
@@ -19,7 +21,8 @@ func planCommand(o *options) *cobra.Command {
 		Use:   "plan -f FILE",
 		Short: "Show what applying a KafkaCluster would lead to, and do nothing",
 		Long: `Show the steps that applying a KafkaCluster would lead to, in order and with their reasons,
-as far as they can be known now. Nothing is changed. The same code decides here and in the operator.`,
+as far as they can be known now. Nothing is changed: the API server completes and judges
+the object in a dry run. The same code decides here and in the operator.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.plan(cmd.Context(), files, output) },
 	}
@@ -36,70 +39,71 @@ func (o *options) plan(ctx context.Context, files []string, output string) error
 	if o.Preview == nil {
 		return errNoPreview
 	}
-	clusters, err := o.readClusters(files)
-	if err != nil {
-		return err
-	}
-	config, namespace, err := o.restConfig()
-	if err != nil {
-		return err
-	}
-	refused := 0
-	for _, cluster := range clusters {
-		if cluster.Namespace == "" {
-			cluster.Namespace = namespace
-		}
-		view, err := o.Preview(ctx, config, cluster)
-		if err != nil {
-			return fmt.Errorf("plan KafkaCluster %s/%s: %w", cluster.Namespace, cluster.Name, err)
-		}
-		if len(view.Problems) > 0 {
-			refused++
-		}
-		if output != "" {
-			err = printData(o.Out, output, view)
-		} else {
-			err = view.print(o.Out, cluster)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if refused > 0 {
-		return &RefusedError{Message: fmt.Sprintf("%d of %d KafkaClusters would be refused", refused, len(clusters))}
-	}
-	return nil
-}
-
-func (o *options) readClusters(files []string) ([]*api.KafkaCluster, error) {
 	objects, err := o.readDocuments(files)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var clusters []*api.KafkaCluster
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	clusters, refused := 0, 0
 	for _, object := range objects {
 		if object.GroupVersionKind() != api.GroupVersion.WithKind("KafkaCluster") {
 			fmt.Fprintf(o.Err, "%s %s is no KafkaCluster and has no plan\n", object.GetKind(), object.GetName())
 			continue
 		}
-		cluster := &api.KafkaCluster{}
-		// Through JSON: apimachinery's converter cannot read a number as the text of a Kafka key.
-		data, err := object.MarshalJSON()
-		if err == nil {
-			err = json.Unmarshal(data, cluster)
-		}
+		clusters++
+		view, err := o.planOne(ctx, c, object, output)
 		if err != nil {
-			return nil, &RefusedError{Message: fmt.Sprintf("KafkaCluster %s: %v", object.GetName(), err)}
+			return err
 		}
-		clusters = append(clusters, cluster)
+		if len(view.Problems) > 0 {
+			refused++
+		}
 	}
-	if len(clusters) == 0 {
-		return nil, usagef("no KafkaCluster in %s", strings.Join(files, ", "))
+	if clusters == 0 {
+		return usagef("no KafkaCluster in %s", strings.Join(files, ", "))
 	}
-	return clusters, nil
+	if refused > 0 {
+		return &RefusedError{Message: fmt.Sprintf("%d of %d KafkaClusters would be refused", refused, clusters)}
+	}
+	return nil
 }
 
-func (v PlanView) print(w io.Writer, cluster *api.KafkaCluster) error {
+// planOne lets the server judge and complete the object in a dry run, and plans what came back.
+func (o *options) planOne(ctx context.Context, c *connection, object *unstructured.Unstructured, output string) (PlanView, error) {
+	resource, _, err := c.resource(object)
+	if err != nil {
+		return PlanView{}, err
+	}
+	complete, err := resource.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{
+		FieldManager: FieldManager, Force: true, DryRun: []string{metav1.DryRunAll},
+	})
+	if err != nil {
+		return PlanView{}, err
+	}
+	// Through JSON: apimachinery's converter cannot read a number as the text of a Kafka key.
+	data, err := complete.MarshalJSON()
+	if err != nil {
+		return PlanView{}, fmt.Errorf("read KafkaCluster %s: %w", object.GetName(), err)
+	}
+	cluster := &api.KafkaCluster{}
+	if err := json.Unmarshal(data, cluster); err != nil {
+		return PlanView{}, fmt.Errorf("read KafkaCluster %s: %w", object.GetName(), err)
+	}
+	view, err := o.Preview(ctx, c.config, cluster)
+	if err != nil {
+		return PlanView{}, fmt.Errorf("plan KafkaCluster %s/%s: %w", cluster.Namespace, cluster.Name, err)
+	}
+	if output != "" {
+		return view, printData(o.Out, output, view)
+	}
+	view.print(o.Out, cluster)
+	return view, nil
+}
+
+func (v PlanView) print(w io.Writer, cluster *api.KafkaCluster) {
 	fmt.Fprintf(w, "KafkaCluster %s/%s\n", cluster.Namespace, cluster.Name)
 	for _, p := range v.Problems {
 		fmt.Fprintf(w, "  refused: %s\n", p)
@@ -116,5 +120,4 @@ func (v PlanView) print(w io.Writer, cluster *api.KafkaCluster) error {
 	if len(v.Problems)+len(v.Steps)+len(v.Blocked) == 0 {
 		fmt.Fprintln(w, "  nothing to do")
 	}
-	return nil
 }

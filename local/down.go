@@ -35,9 +35,11 @@ func Down(ctx context.Context, o DownOptions) error {
 		o.Progress.Done("nothing runs: %s is stopped already", o.Dir)
 		return nil
 	}
-	// Without a server nobody could stop the nodes in order.
-	if _, err := ensureServer(ctx, o.Dir, o.Programs, o.Progress); err != nil {
-		return fmt.Errorf("stop the clusters in order: %w", err)
+	if !alive || state.Phase != PhaseReady {
+		// Without a server nobody could stop the nodes in order.
+		if _, err := ensureServer(ctx, o.Dir, o.Programs, o.Progress); err != nil {
+			return fmt.Errorf("stop the clusters in order: %w", err)
+		}
 	}
 	if err := stopClusters(ctx, o); err != nil {
 		return err
