@@ -178,7 +178,7 @@ func (p *Probe) at(addr string) (*kgo.Broker, error) {
 			kgo.RequestTimeoutOverhead(answerTimeout),
 			kgo.RequestRetries(0),
 			kgo.DisableClientMetrics(),
-			kgo.MetadataMaxAge(24*time.Hour),
+			kgo.MetadataMaxAge(time.Hour),
 		)
 		if err != nil {
 			return nil, fmt.Errorf("set up the client of %s: %w", addr, err)

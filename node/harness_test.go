@@ -174,7 +174,7 @@ func (b *bench) untilAsking() layout.Report {
 
 func (b *bench) untilReady() layout.Report {
 	b.t.Helper()
-	return b.until("readiness", 2*time.Minute, func(r layout.Report) bool { return r.Ready })
+	return b.until("readiness", time.Minute, func(r layout.Report) bool { return r.Ready })
 }
 
 // answer lets a new cluster be born.

@@ -120,7 +120,9 @@ func (s *supervisor) run(ctx context.Context) int {
 	if err := os.Remove(s.path(layout.TerminationMessageFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("remove the termination message of the last run", errorAttr(err))
 	}
-	s.report.set(func(r *layout.Report) { r.State, r.Reason, r.Message = api.NodePending, ReasonStarting, "checking the host and the disks" })
+	s.report.set(func(r *layout.Report) {
+		r.State, r.Reason, r.Message = api.NodePending, ReasonStarting, "checking the host and the disks"
+	})
 	endpoint, err := s.serve(ctx)
 	if err != nil {
 		return s.fail(ctx, err)

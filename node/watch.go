@@ -130,7 +130,7 @@ func (w *watcher) unanswered(err error) {
 		w.tell(false, ReasonNotResponding, fmt.Sprintf("Kafka gives no answer: %v", err))
 	default:
 		reason, message := w.log.progress()
-		w.tell(false, reason, message)
+		w.tell(false, reason, fmt.Sprintf("%s (asked it: %v)", message, err))
 	}
 }
 
