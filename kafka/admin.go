@@ -165,8 +165,7 @@ func topicError(doing string, err error, message string) error {
 	if err == nil {
 		return nil
 	}
-	var known *kerr.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*kerr.Error](err); ok {
 		return refused(doing, known.Code, &message)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

@@ -90,7 +90,7 @@ func alterConfigs(ctx context.Context, b *kgo.Broker, doing string, node int32, 
 		config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 		config.Name = name
 		config.Op = kmsg.IncrementalAlterConfigOpSet
-		config.Value = kmsg.StringPtr(set[name])
+		config.Value = new(set[name])
 		resource.Configs = append(resource.Configs, config)
 	}
 	for _, name := range del {
@@ -246,7 +246,7 @@ func millisLeft(ctx context.Context) int32 {
 	if deadline, ok := ctx.Deadline(); ok {
 		left = min(left, max(time.Until(deadline), time.Millisecond))
 	}
-	return int32(left.Milliseconds())
+	return int32(left.Milliseconds()) //nolint:gosec // at most 10 seconds
 }
 
 // ElectPreferredLeaders gives every partition its preferred leader back where that one is in sync. Partitions

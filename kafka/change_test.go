@@ -58,7 +58,7 @@ func TestSetConfigSaysWhatKafkaSaid(t *testing.T) {
 
 	refuse := kmsg.NewPtrIncrementalAlterConfigsResponse()
 	one := kmsg.NewIncrementalAlterConfigsResponseResource()
-	one.ErrorCode, one.ErrorMessage = kerr.InvalidConfig.Code, kmsg.StringPtr("num.io.threads must be positive")
+	one.ErrorCode, one.ErrorMessage = kerr.InvalidConfig.Code, new("num.io.threads must be positive")
 	refuse.Resources = append(refuse.Resources, one)
 	fake.Answer(kmsg.IncrementalAlterConfigs, refuse)
 	err := clients(t, time.Second).Cluster("default/fake", fake.Target()).

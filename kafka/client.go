@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -66,7 +67,7 @@ func Dial(ctx context.Context, config ClientConfig) (*Client, error) {
 func (c *Client) Close() { c.admin.Close() }
 
 func (c *Client) with(opts ...kgo.Opt) (*kgo.Client, error) {
-	client, err := kgo.NewClient(append(c.opts[:len(c.opts):len(c.opts)], opts...)...)
+	client, err := kgo.NewClient(append(slices.Clip(c.opts), opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("set up a client: %w", err)
 	}

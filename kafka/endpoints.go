@@ -51,7 +51,7 @@ type attempt[T any] struct {
 
 // choose asks one endpoint after another until one gives a good answer, and returns that one with its
 // answer. An endpoint that fails or is silent costs no more than hedge.
-func choose[T any](ctx context.Context, e *endpoints, ask func(context.Context, *kgo.Broker) (T, error)) (*kgo.Broker, T, error) {
+func choose[T any](ctx context.Context, e *endpoints, ask func(context.Context, *kgo.Broker) (T, error)) (*kgo.Broker, T, error) { //nolint:ireturn // T is concrete at each call
 	var none T
 	if e == nil {
 		return nil, none, errors.New("no address is known")
@@ -115,7 +115,7 @@ func joinFew(errs []error) error {
 }
 
 // ask sends req to exactly b and returns the answer as what it is.
-func ask[R kmsg.Response](ctx context.Context, b *kgo.Broker, req kmsg.Request) (R, error) {
+func ask[R kmsg.Response](ctx context.Context, b *kgo.Broker, req kmsg.Request) (R, error) { //nolint:ireturn // R is concrete at each call
 	var none R
 	resp, err := b.Request(ctx, req)
 	if err != nil && ctx.Err() == nil && !isDial(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -79,7 +80,7 @@ func (c *conn) observeBrokers(ctx context.Context, b *kgo.Broker, cluster *kmsg.
 		Brokers:         brokersOf(cluster),
 	}
 	var err error
-	if k.Quorum, err = readQuorum(ctx, b); err != nil {
+	if k.Quorum, err = c.quorumThrough(ctx, b); err != nil {
 		return plan.Kafka{}, err
 	}
 	k.ControllerID = k.Quorum.Leader
@@ -95,6 +96,22 @@ func (c *conn) observeBrokers(ctx context.Context, b *kgo.Broker, cluster *kmsg.
 	}
 	k.BrokerConfig = c.readEach(ctx, cluster, perBroker)
 	return k, nil
+}
+
+// quorumThrough asks a broker, and the controllers themselves where it cannot tell: right after a change of leader a
+// broker may forward to the old one (measured on 3.9.2).
+func (c *conn) quorumThrough(ctx context.Context, b *kgo.Broker) (plan.Quorum, error) {
+	one, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	q, err := readQuorum(one, b)
+	if err == nil || c.controllers == nil {
+		return q, err
+	}
+	_, q, byController := choose(ctx, c.controllers, c.activeOfCluster)
+	if byController != nil {
+		return plan.Quorum{}, fmt.Errorf("no active controller is found: a broker says %w; %w", err, byController)
+	}
+	return q, nil
 }
 
 // observeControllers reads what the active controller knows (KIP-919): no brokers, no partitions.
@@ -210,9 +227,7 @@ func (c *conn) readEach(ctx context.Context, cluster *kmsg.DescribeClusterRespon
 	}
 	if len(others) > 0 && c.controllers != nil {
 		if _, registered, err := choose(ctx, c.controllers, c.itsControllers); err == nil {
-			for id, node := range nodesAt(c.controllers, registered, others) {
-				nodes[id] = node
-			}
+			maps.Copy(nodes, nodesAt(c.controllers, registered, others))
 		}
 	}
 	return readNodes(ctx, nodes)

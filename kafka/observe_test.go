@@ -132,7 +132,7 @@ func TestObserveCallsUnknownWhatIsNotWhole(t *testing.T) {
 		{reason: "a partition missing", answer: func(r *kmsg.MetadataResponse) { r.Topics[0].Partitions[0].Partition = 1 }, why: "out of order"},
 		{reason: "a partition without replicas", answer: func(r *kmsg.MetadataResponse) { r.Topics[0].Partitions[0].Replicas = nil }, why: "no replicas"},
 		{reason: "a failed answer as a whole", answer: func(r *kmsg.MetadataResponse) { r.ErrorCode = code(kerr.UnknownServerError) }, why: "UNKNOWN_SERVER_ERROR"},
-		{reason: "another cluster's answer", answer: func(r *kmsg.MetadataResponse) { r.ClusterID = kmsg.StringPtr("other") }, why: "not of cluster fake"},
+		{reason: "another cluster's answer", answer: func(r *kmsg.MetadataResponse) { r.ClusterID = new("other") }, why: "not of cluster fake"},
 		{reason: "a leader despite an error", answer: func(r *kmsg.MetadataResponse) {
 			r.Topics[0].Partitions[0].ErrorCode = code(kerr.LeaderNotAvailable)
 			r.Topics[0].Partitions[0].Leader = 1
@@ -163,11 +163,11 @@ func scriptMetadata(fake *kafkatest.Fake, change func(*kmsg.MetadataResponse)) {
 	fake.Brokers.ControlKey(kmsg.Metadata.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		fake.Brokers.KeepControl()
 		resp := r.ResponseKind().(*kmsg.MetadataResponse)
-		resp.ClusterID = kmsg.StringPtr("fake")
+		resp.ClusterID = new("fake")
 		p := kmsg.NewMetadataResponseTopicPartition()
 		p.Leader, p.Replicas, p.ISR = 0, []int32{0, 1, 2}, []int32{0, 1, 2}
 		topic := kmsg.NewMetadataResponseTopic()
-		topic.Topic = kmsg.StringPtr("t")
+		topic.Topic = new("t")
 		topic.Partitions = append(topic.Partitions, p)
 		resp.Topics = append(resp.Topics, topic)
 		change(resp)
@@ -233,6 +233,16 @@ func TestObserveFallsBackToControllers(t *testing.T) {
 	}
 	if !strings.Contains(k.Why, "no broker answers") {
 		t.Errorf("Why %q", k.Why)
+	}
+}
+
+func TestObserveFindsTheQuorumDespiteBroker(t *testing.T) {
+	fake := kafkatest.NewFake(t, kafkatest.Config{Controllers: 3})
+	stale := kmsg.NewPtrDescribeQuorumResponse()
+	stale.ErrorCode = kerr.NotLeaderForPartition.Code
+	fake.AnswerOnce(kmsg.DescribeQuorum, stale)
+	if k := observe(t, fake.Target()); !k.Known || !k.PartitionsKnown || len(k.Quorum.Voters) != 3 {
+		t.Errorf("%+v", k)
 	}
 }
 

@@ -173,7 +173,7 @@ func recordOf(r Record) *kgo.Record {
 // explicitFirst takes the partition that a record names and leaves the others to Kafka's default by key.
 type explicitFirst struct{ byKey kgo.Partitioner }
 
-func (e explicitFirst) ForTopic(topic string) kgo.TopicPartitioner {
+func (e explicitFirst) ForTopic(topic string) kgo.TopicPartitioner { //nolint:ireturn // franz-go's interface
 	return &explicitTopic{e.byKey.ForTopic(topic)}
 }
 

@@ -20,30 +20,14 @@ import (
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/kafka/kafkatest"
-	"castellan.dev/castellan/packages"
+	"castellan.dev/castellan/packages/packagestest" //nolint:depguard // only to get a real Kafka
 )
 
 const realVersion = "4.3.1"
 
 func realLibs(t *testing.T) string {
 	t.Helper()
-	catalog, err := packages.Builtin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := catalog.Find("Kafka", realVersion)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := packages.DefaultDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	provided, err := (&packages.Store{Dir: dir}).Provide(t.Context(), spec, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(provided.Libs(), "*")
+	return filepath.Join(packagestest.RealKafka(t, realVersion).Libs(), "*")
 }
 
 // java runs a JVM to its end and returns what it printed.
@@ -63,8 +47,11 @@ func freePort(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // startKafka runs one combined node until the test ends and returns where it listens, and how to kill it earlier.

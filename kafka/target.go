@@ -54,15 +54,14 @@ func sameTLS(a, b *tls.Config) bool {
 	if a == nil || b == nil {
 		return false
 	}
-	if a.GetClientCertificate != nil || b.GetClientCertificate != nil ||
-		a.VerifyPeerCertificate != nil || b.VerifyPeerCertificate != nil ||
-		a.VerifyConnection != nil || b.VerifyConnection != nil {
-		return false
-	}
-	return a.ServerName == b.ServerName && a.MinVersion == b.MinVersion &&
+	return !callsBack(a) && !callsBack(b) && a.ServerName == b.ServerName && a.MinVersion == b.MinVersion &&
 		a.InsecureSkipVerify == b.InsecureSkipVerify &&
 		(a.RootCAs == b.RootCAs || a.RootCAs != nil && a.RootCAs.Equal(b.RootCAs)) &&
 		slices.EqualFunc(a.Certificates, b.Certificates, func(x, y tls.Certificate) bool {
 			return slices.EqualFunc(x.Certificate, y.Certificate, bytes.Equal)
 		})
+}
+
+func callsBack(c *tls.Config) bool {
+	return c.GetClientCertificate != nil || c.VerifyPeerCertificate != nil || c.VerifyConnection != nil
 }

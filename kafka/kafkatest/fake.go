@@ -61,8 +61,8 @@ type Fake struct {
 
 // NewFake starts a fake cluster that ends with the test. Its quorum is the controllers, or without any the
 // brokers, with node 0 as leader and directory ids of [DirectoryID].
-func NewFake(t testing.TB, config Config) *Fake {
-	t.Helper()
+func NewFake(tb testing.TB, config Config) *Fake {
+	tb.Helper()
 	if config.Brokers == 0 {
 		config.Brokers = 3
 	}
@@ -79,11 +79,11 @@ func NewFake(t testing.TB, config Config) *Fake {
 	if config.TLS != nil {
 		opts = append(opts, kfake.TLS(config.TLS))
 	}
-	f := &Fake{Brokers: start(t, opts...), allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{}, describeClusterVersion: config.DescribeCluster}
+	f := &Fake{Brokers: start(tb, opts...), allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{}, describeClusterVersion: config.DescribeCluster}
 	voters := config.Brokers
 	if config.Controllers > 0 {
 		voters = config.Controllers
-		f.Controllers = start(t, kfake.NumBrokers(config.Controllers), kfake.ClusterID("fake"))
+		f.Controllers = start(tb, kfake.NumBrokers(config.Controllers), kfake.ClusterID("fake"))
 	}
 	f.quorum = plan.Quorum{LeaderEpoch: 1, HighWater: 100}
 	for id := range int32(voters) { //nolint:gosec // a handful
@@ -96,13 +96,13 @@ func NewFake(t testing.TB, config Config) *Fake {
 	return f
 }
 
-func start(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
-	t.Helper()
+func start(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+	tb.Helper()
 	c, err := kfake.NewCluster(opts...)
 	if err != nil {
-		t.Fatalf("start a fake Kafka cluster: %v", err)
+		tb.Fatalf("start a fake Kafka cluster: %v", err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return c
 }
 
@@ -122,13 +122,13 @@ func (f *Fake) Target() kafka.Target {
 }
 
 // Client is a connected client that ends with the test.
-func (f *Fake) Client(t testing.TB) *kafka.Client {
-	t.Helper()
-	c, err := kafka.Dial(t.Context(), kafka.ClientConfig{Brokers: f.Brokers.ListenAddrs()})
+func (f *Fake) Client(tb testing.TB) *kafka.Client {
+	tb.Helper()
+	c, err := kafka.Dial(tb.Context(), kafka.ClientConfig{Brokers: f.Brokers.ListenAddrs()})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return c
 }
 
@@ -192,7 +192,8 @@ func (f *Fake) waitOut(c *kfake.Cluster) {
 	}
 }
 
-// Answer makes resp the answer to every request of that key that comes to a broker or controller.
+// Answer makes resp the answer to every request of that key that comes to a broker or controller. Of the requests
+// that kfake answers itself only Metadata and those that this package adds can be answered so.
 func (f *Fake) Answer(key kmsg.Key, resp kmsg.Response) { f.script(key, resp, -1) }
 
 // AnswerOnce makes it the answer to the next one.
@@ -210,7 +211,7 @@ type script struct {
 }
 
 // scripted is the answer that a test has set, if any.
-func (f *Fake) scripted(r kmsg.Request) kmsg.Response {
+func (f *Fake) scripted(r kmsg.Request) kmsg.Response { //nolint:ireturn // what kfake takes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.scripts[kmsg.Key(r.Key())]
@@ -224,7 +225,7 @@ func (f *Fake) scripted(r kmsg.Request) kmsg.Response {
 
 // keep runs handle for every request of its key from now on. An answer of nil leaves the request to kfake.
 func keep[R kmsg.Request](f *Fake, c *kfake.Cluster, key kmsg.Key, handle func(R) kmsg.Response) {
-	c.ControlKey(key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
+	c.ControlKey(key.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		r, ok := req.(R)
 		if !ok {
@@ -243,7 +244,7 @@ func keep[R kmsg.Request](f *Fake, c *kfake.Cluster, key kmsg.Key, handle func(R
 
 func (f *Fake) control(c *kfake.Cluster, controllers, encrypted bool) {
 	f.advertise(c, encrypted)
-	c.Control(func(r kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
+	c.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		f.count(r)
 		return nil, nil, false
@@ -263,6 +264,7 @@ func (f *Fake) control(c *kfake.Cluster, controllers, encrypted bool) {
 	keep(f, c, kmsg.DescribeConfigs, func(r *kmsg.DescribeConfigsRequest) kmsg.Response {
 		return f.describeConfigs(r, c.CurrentNode())
 	})
+	keep(f, c, kmsg.Metadata, func(*kmsg.MetadataRequest) kmsg.Response { return nil })
 	addrs := c.ListenAddrs()
 	keep(f, c, kmsg.DescribeCluster, func(r *kmsg.DescribeClusterRequest) kmsg.Response {
 		f.waitOut(c)
@@ -308,7 +310,7 @@ func (f *Fake) advertise(c *kfake.Cluster, encrypted bool) {
 	})
 }
 
-func (f *Fake) describeQuorum(r *kmsg.DescribeQuorumRequest, node int32, controllers bool) kmsg.Response {
+func (f *Fake) describeQuorum(r *kmsg.DescribeQuorumRequest, node int32, controllers bool) kmsg.Response { //nolint:ireturn // what kfake takes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	resp := kmsg.NewPtrDescribeQuorumResponse()
@@ -345,7 +347,7 @@ func states(replicas []plan.Replica) []kmsg.DescribeQuorumResponseTopicPartition
 	return out
 }
 
-func (f *Fake) addVoter(r *kmsg.AddRaftVoterRequest, node int32, controllers bool) kmsg.Response {
+func (f *Fake) addVoter(r *kmsg.AddRaftVoterRequest, node int32, controllers bool) kmsg.Response { //nolint:ireturn // what kfake takes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	resp := kmsg.NewPtrAddRaftVoterResponse()
@@ -365,7 +367,7 @@ func (f *Fake) addVoter(r *kmsg.AddRaftVoterRequest, node int32, controllers boo
 	return resp
 }
 
-func (f *Fake) removeVoter(r *kmsg.RemoveRaftVoterRequest, node int32, controllers bool) kmsg.Response {
+func (f *Fake) removeVoter(r *kmsg.RemoveRaftVoterRequest, node int32, controllers bool) kmsg.Response { //nolint:ireturn // what kfake takes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	resp := kmsg.NewPtrRemoveRaftVoterResponse()

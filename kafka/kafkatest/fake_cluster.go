@@ -16,7 +16,7 @@ const (
 )
 
 // describeCluster answers as Kafka does: each listener for its own kind only, fenced brokers on demand.
-func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, controllers bool) kmsg.Response {
+func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, controllers bool) kmsg.Response { //nolint:ireturn // what kfake takes
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	resp := kmsg.NewPtrDescribeClusterResponse()
@@ -29,7 +29,7 @@ func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, c
 	}
 	resp.ClusterID, resp.ControllerID = "fake", f.quorum.Leader
 	for i, addr := range addrs {
-		id := int32(i) //nolint:gosec // a handful
+		id := int32(i)
 		fenced := !controllers && slices.Contains(f.fenced, id)
 		if fenced && !r.IncludeFencedBrokers {
 			continue

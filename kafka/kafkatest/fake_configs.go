@@ -18,7 +18,7 @@ func (f *Fake) Dynamic(node int32) map[string]string {
 
 // alterConfigs answers for broker resources as Kafka 4.3.1 was measured: a broker takes its own keys and the
 // cluster-wide ones, the active controller any node's. Other resources are kfake's.
-func (f *Fake) alterConfigs(r *kmsg.IncrementalAlterConfigsRequest, node int32, controllers bool) kmsg.Response {
+func (f *Fake) alterConfigs(r *kmsg.IncrementalAlterConfigsRequest, node int32, controllers bool) kmsg.Response { //nolint:ireturn // what kfake takes
 	if len(r.Resources) != 1 || r.Resources[0].ResourceType != kmsg.ConfigResourceTypeBroker {
 		return nil
 	}
@@ -57,7 +57,7 @@ func (f *Fake) apply(id int32, configs []kmsg.IncrementalAlterConfigsRequestReso
 }
 
 // describeConfigs answers for one broker resource: dynamic keys only, which is all that the product looks at.
-func (f *Fake) describeConfigs(r *kmsg.DescribeConfigsRequest, node int32) kmsg.Response {
+func (f *Fake) describeConfigs(r *kmsg.DescribeConfigsRequest, node int32) kmsg.Response { //nolint:ireturn // what kfake takes
 	if len(r.Resources) != 1 || r.Resources[0].ResourceType != kmsg.ConfigResourceTypeBroker {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (f *Fake) effective(id int32) []kmsg.DescribeConfigsResponseResourceConfig 
 	var out []kmsg.DescribeConfigsResponseResourceConfig
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		c := kmsg.NewDescribeConfigsResponseResourceConfig()
-		c.Name, c.Value, c.Source = name, kmsg.StringPtr(all[name].value), all[name].source
+		c.Name, c.Value, c.Source = name, new(all[name].value), all[name].source
 		out = append(out, c)
 	}
 	return out
