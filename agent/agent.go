@@ -86,7 +86,7 @@ func New(c Config) (*Agent, error) {
 // Run keeps the host's processes as the API asks, and as it last asked while the API is
 // away, until ctx ends. Then it returns nil and leaves every process running.
 func (a *Agent) Run(ctx context.Context) error {
-	if err := os.MkdirAll(a.processes(), 0o711); err != nil {
+	if err := os.MkdirAll(a.processes(), 0o711); err != nil { //nolint:gosec // other users pass through, the folders below are closed
 		return fmt.Errorf("make the agent's folder: %w", err)
 	}
 	lock, err := lockFolder(a.config.Dir)
@@ -103,7 +103,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	if os.Geteuid() == 0 {
-		a.config.Log.Info("programs without a user run as root: give the Host a user for unprivileged ones")
+		a.config.Log.InfoContext(ctx, "programs without a user run as root: give the Host a user for unprivileged ones")
 	}
 	crew := &crew{
 		site: site{
@@ -135,7 +135,7 @@ func (a *Agent) executable() (string, error) {
 // lockFolder keeps a second agent out: two would start everything twice.
 func lockFolder(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "agent.lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // a path of the agent itself
 	if err != nil {
 		return nil, fmt.Errorf("open the agent's lock: %w", err)
 	}
@@ -168,7 +168,7 @@ func (c *crew) resume(ctx context.Context, processes string) error {
 		}
 		if err := c.start(ctx, entry.Name(), nil); err != nil {
 			// One bad folder must not keep the others down.
-			c.log.Error("could not resume a process", slog.String("process", entry.Name()), slog.Any("error", err))
+			c.log.ErrorContext(ctx, "could not resume a process", slog.String("process", entry.Name()), slog.Any("error", err))
 		}
 	}
 	return nil
@@ -221,7 +221,7 @@ func (c *crew) dismiss(ctx context.Context, name string, r *runner) {
 		return
 	}
 	if err := c.start(ctx, name, next); err != nil {
-		c.log.Error("could not start a process anew", slog.String("process", name), slog.Any("error", err))
+		c.log.ErrorContext(ctx, "could not start a process anew", slog.String("process", name), slog.Any("error", err))
 	}
 }
 

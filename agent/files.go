@@ -96,7 +96,7 @@ func (r *runner) prepare(program api.Program) *problem {
 		}
 	}
 	for _, f := range program.Files {
-		if err := g.write(f.Path, []byte(f.Content), 0o600, user.owner()); err != nil {
+		if err := g.write(f.Path, []byte(f.Content), user.owner()); err != nil {
 			return asProblem(err)
 		}
 	}
@@ -127,7 +127,7 @@ func (r *runner) placeLive() *problem {
 
 func (r *runner) placeLiveAs(own owner) *problem {
 	for _, f := range r.order.Spec.Files {
-		if err := r.grounds().write(f.Path, []byte(f.Content), 0o600, own); err != nil {
+		if err := r.grounds().write(f.Path, []byte(f.Content), own); err != nil {
 			return asProblem(err)
 		}
 	}
@@ -168,7 +168,7 @@ func (r *runner) placeSecret(dir string, keys map[string][]byte, before []string
 		if name == "." || name == ".." || strings.ContainsRune(name, '/') {
 			return nil, refused("key %q of a secret cannot be a file name", name)
 		}
-		if err := r.grounds().write(path.Join(dir, name), keys[name], 0o600, own); err != nil {
+		if err := r.grounds().write(path.Join(dir, name), keys[name], own); err != nil {
 			return nil, err
 		}
 	}
@@ -195,7 +195,7 @@ func (r *runner) secretsDigest(placed map[string][]string) (string, error) {
 			if err != nil {
 				return "", fmt.Errorf("read back secret file %s: %w", path.Join(dir, name), err)
 			}
-			fmt.Fprintf(h, "%s %d ", path.Join(dir, name), len(content))
+			h.Write(fmt.Appendf(nil, "%s %d ", path.Join(dir, name), len(content)))
 			h.Write(content)
 		}
 	}

@@ -130,9 +130,9 @@ func (g grounds) removeDirectory(path string) error {
 	return nil
 }
 
-// write places a file at once and whole: nobody ever reads half of it. A file that already
+// write places a file, readable by its owner only, at once and whole: nobody ever reads half of it. A file that already
 // has this content is left alone.
-func (g grounds) write(path string, content []byte, mode fs.FileMode, own owner) error {
+func (g grounds) write(path string, content []byte, own owner) error {
 	root, rel, err := g.file(path)
 	if err != nil {
 		return err
@@ -152,7 +152,7 @@ func (g grounds) write(path string, content []byte, mode fs.FileMode, own owner)
 	if err := r.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the rest of an earlier write of %s: %w", path, err)
 	}
-	if err := writeNew(r, temp, content, mode, own); err != nil {
+	if err := writeNew(r, temp, content, own); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := r.Rename(temp, rel); err != nil {
@@ -175,8 +175,8 @@ func makeParents(r *os.Root, dir string, own owner) error {
 	return give(r, dir, info, own)
 }
 
-func writeNew(r *os.Root, name string, content []byte, mode fs.FileMode, own owner) (err error) {
-	f, err := r.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+func writeNew(r *os.Root, name string, content []byte, own owner) (err error) {
+	f, err := r.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

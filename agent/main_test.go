@@ -37,7 +37,7 @@ func serve() int {
 		_ = json.NewEncoder(w).Encode(map[string]any{"live": string(live), "secret": string(secret), "pid": os.Getpid()})
 	})
 	mux.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
-	go func() { _ = http.Serve(listener, mux) }() //nolint:gosec // a test's own socket
+	go func() { _ = http.Serve(listener, mux) }()
 	fmt.Println("serving")
 	<-term
 	return 0

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -57,7 +56,7 @@ func (s *station) run(o *order) {
 			s.status = status
 		},
 		removed: func(context.Context, order) error { return nil },
-	}, s.folder, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}, s.folder, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -336,7 +335,7 @@ func TestOpenFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer output.Close()
+			defer output.Close() //nolint:errcheck // read back by name
 			p, err := system.Start(command{Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -n"}, Dir: "/", Output: output, OpenFiles: test.asked})
 			if err != nil {
 				t.Fatal(err)

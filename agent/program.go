@@ -57,23 +57,23 @@ func environment(p api.Program, archive, token string) []string {
 // installExecutable copies the agent's executable below dir, named by content, so that
 // what it starts does not change or vanish when the file is built anew.
 func installExecutable(source, dir string) (string, error) {
-	data, err := os.ReadFile(source)
+	data, err := os.ReadFile(source) //nolint:gosec // a path of the agent itself
 	if err != nil {
 		return "", fmt.Errorf("read the agent's executable: %w", err)
 	}
 	sum := sha256.Sum256(data)
 	target := filepath.Join(dir, ownBinary+"-"+hex.EncodeToString(sum[:6]))
-	if info, err := os.Stat(target); err == nil && info.Size() == int64(len(data)) {
+	if info, err := os.Stat(target); err == nil && info.Size() == int64(len(data)) { //nolint:gosec // a path of the agent or the test itself
 		return target, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // other users pass through, the folders below are closed
 		return "", fmt.Errorf("make the folder of executables: %w", err)
 	}
 	temp := target + ".new"
-	if err := os.WriteFile(temp, data, 0o755); err != nil {
+	if err := os.WriteFile(temp, data, 0o755); err != nil { //nolint:gosec // an executable
 		return "", fmt.Errorf("copy the agent's executable: %w", err)
 	}
-	if err := os.Rename(temp, target); err != nil {
+	if err := os.Rename(temp, target); err != nil { //nolint:gosec // a path of the agent or the test itself
 		return "", fmt.Errorf("place the agent's executable: %w", err)
 	}
 	return target, nil

@@ -243,7 +243,7 @@ func (r *runner) takeHold(ctx context.Context) error {
 			return fmt.Errorf("adopt the running process: %w", err)
 		}
 		if proc != nil {
-			r.log.Info("adopted a running process", slog.Int("pid", id.PID))
+			r.log.InfoContext(ctx, "adopted a running process", slog.Int("pid", id.PID))
 			r.state.Identity = id
 			r.proc = proc
 			r.watchAnswers(ctx)
@@ -473,12 +473,12 @@ func (r *runner) start(ctx context.Context, program api.Program) *problem {
 	}
 	r.proc, r.state.Identity = proc, proc.Identity()
 	r.remember()
-	r.log.Info("started a process", slog.Int("pid", r.state.Identity.PID))
+	r.log.InfoContext(ctx, "started a process", slog.Int("pid", r.state.Identity.PID))
 	r.watchAnswers(ctx)
 	return nil
 }
 
-func (r *runner) execute(program api.Program, archive, token string) (_ process, err error) {
+func (r *runner) execute(program api.Program, archive, token string) (_ process, err error) { //nolint:ireturn // the seam for tests
 	user, err := lookupUser(program.User, r.users)
 	if err != nil {
 		return nil, err
@@ -539,10 +539,10 @@ func (r *runner) clear(ctx context.Context) (wait time.Duration, done bool) {
 	}
 	r.leaving.Store(true)
 	if err := r.removed(ctx, r.order); err != nil {
-		r.log.Warn("could not tell that a process is removed", slog.Any("error", err))
+		r.log.WarnContext(ctx, "could not tell that a process is removed", slog.Any("error", err))
 		return 2 * time.Second, false
 	}
-	r.log.Info("removed a process")
+	r.log.InfoContext(ctx, "removed a process")
 	return 0, true
 }
 
@@ -589,7 +589,7 @@ func (r *runner) status() api.HostProcessStatus {
 		return s
 	}
 	started := metav1.NewTime(r.state.StartedAt)
-	s.PID, s.StartedAt, s.ProgramHash = int32(r.proc.Identity().PID), &started, r.state.ProgramHash
+	s.PID, s.StartedAt, s.ProgramHash = int32(r.proc.Identity().PID), &started, r.state.ProgramHash //nolint:gosec // a pid, exit code or descriptor fits
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Report = r.answer.Report

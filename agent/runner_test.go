@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +46,7 @@ func newFakeSystem() *fakeSystem {
 
 func (s *fakeSystem) Boot() string { return s.boot }
 
-func (s *fakeSystem) Start(c command) (process, error) {
+func (s *fakeSystem) Start(c command) (process, error) { //nolint:ireturn // the seam
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refuse != nil {
@@ -59,7 +59,7 @@ func (s *fakeSystem) Start(c command) (process, error) {
 	return p, nil
 }
 
-func (s *fakeSystem) Adopt(id identity) (process, error) {
+func (s *fakeSystem) Adopt(id identity) (process, error) { //nolint:ireturn // the seam
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.running[id]; p != nil {
@@ -72,10 +72,8 @@ func (s *fakeSystem) Find(token string) (identity, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, p := range s.running {
-		for _, v := range p.command.Env {
-			if v == tokenVariable+"="+token {
-				return id, true
-			}
+		if slices.Contains(p.command.Env, tokenVariable+"="+token) {
+			return id, true
 		}
 	}
 	return identity{}, false
@@ -164,7 +162,7 @@ func (d *desk) run() {
 			d.statuses = append(d.statuses, s)
 		},
 		removed: func(context.Context, order) error { d.removed++; return nil },
-	}, folder{path: filepath.Join(d.dir, "p")}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}, folder{path: filepath.Join(d.dir, "p")}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -230,18 +228,19 @@ func simpleOrder(change ...func(*order)) order {
 	return o
 }
 
-func bubble(t *testing.T, test func(t *testing.T, d *desk)) {
+func bubble(t *testing.T, test func(d *desk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t)
 		d.run()
-		test(t, d)
+		test(d)
 		d.halt()
 	})
 }
 
 func TestStartsOnceAndIsQuiet(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.runner.Order(simpleOrder())
 		d.want(api.ProcessRunning, "")
 		d.wantStarts(1)
@@ -265,7 +264,8 @@ func TestStartsOnceAndIsQuiet(t *testing.T) {
 }
 
 func TestComesBackWithBackoff(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.runner.Order(simpleOrder())
 		d.wantStarts(1)
 		var waits []string
@@ -307,7 +307,7 @@ func TestAFixArrivesAtOnce(t *testing.T) {
 	}
 	for name, fix := range fixes {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, d *desk) {
+			bubble(t, func(d *desk) {
 				d.runner.Order(simpleOrder())
 				for range 7 { // up to the longest wait
 					synctest.Wait()
@@ -326,7 +326,8 @@ func TestAFixArrivesAtOnce(t *testing.T) {
 }
 
 func TestOnlyAChangedProgramRestarts(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.runner.Order(simpleOrder())
 		d.wantStarts(1)
 		live := func(o *order) {
@@ -379,7 +380,8 @@ func TestWhatCannotStartDoesNotStopWhatRuns(t *testing.T) {
 	}
 	for name, test := range broken {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, d *desk) {
+			bubble(t, func(d *desk) {
+				t := d.t
 				d.archives["sha256:bad"] = errors.New("one byte is flipped")
 				d.runner.Order(simpleOrder())
 				d.wantStarts(1)
@@ -395,7 +397,8 @@ func TestWhatCannotStartDoesNotStopWhatRuns(t *testing.T) {
 }
 
 func TestTheLastProgramRunsUntilTheNextCan(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.archives["sha256:bad"] = errors.New("one byte is flipped")
 		d.runner.Order(simpleOrder())
 		d.wantStarts(1)
@@ -412,7 +415,7 @@ func TestTheLastProgramRunsUntilTheNextCan(t *testing.T) {
 }
 
 func TestWaitsForItsSecret(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
 		uses := func(o *order) { o.Spec.Secrets = []api.SecretFiles{{SecretName: "s", Path: "tls"}} }
 		d.runner.Order(simpleOrder(uses))
 		d.want(api.ProcessPending, ReasonSecretMissing)
@@ -428,7 +431,8 @@ func TestWaitsForItsSecret(t *testing.T) {
 }
 
 func TestStopIsBounded(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.runner.Order(simpleOrder())
 		d.wantStarts(1)
 		p := d.system.last()
@@ -452,7 +456,7 @@ func TestStopIsBounded(t *testing.T) {
 }
 
 func TestAStopThatIsTakenBackEndsInAStart(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
 		d.runner.Order(simpleOrder())
 		d.wantStarts(1)
 		p := d.system.last()
@@ -468,7 +472,8 @@ func TestAStopThatIsTakenBackEndsInAStart(t *testing.T) {
 }
 
 func TestTerminationMessageSaysWhy(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.runner.Order(simpleOrder())
 		d.wantStarts(1)
 		file := filepath.Join(d.runner.folder.run(), "termination.json")
@@ -559,7 +564,8 @@ func TestStartsAgainWhatEndedMeanwhile(t *testing.T) {
 }
 
 func TestFailedStartIsToldAndTriedAgain(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		d.system.refuse = errors.New("permission denied")
 		d.runner.Order(simpleOrder())
 		d.want(api.ProcessBackoff, ReasonStartFailed)
@@ -634,13 +640,14 @@ func TestDeletionNeverLeavesTheDataRoots(t *testing.T) {
 		}
 	}
 	wantFile(t, filepath.Join(outside, "data", "precious"), "x")
-	if err := g.write("../x", nil, 0o600, nobody()); err == nil {
+	if err := g.write("../x", nil, nobody()); err == nil {
 		t.Error("writing outside the own folder was not refused")
 	}
 }
 
 func TestAMissingDataRootIsNotMade(t *testing.T) {
-	bubble(t, func(t *testing.T, d *desk) {
+	bubble(t, func(d *desk) {
+		t := d.t
 		if err := os.Remove(d.data); err != nil {
 			t.Fatal(err)
 		}

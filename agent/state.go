@@ -77,7 +77,7 @@ func (f folder) output() string { return filepath.Join(f.path, outputFile) }
 
 // make makes the folder; the process's user may pass through it, but owns only "run".
 func (f folder) make(own owner) error {
-	if err := os.MkdirAll(f.path, 0o711); err != nil {
+	if err := os.MkdirAll(f.path, 0o711); err != nil { //nolint:gosec // other users pass through, the folders below are closed
 		return fmt.Errorf("make the process's folder: %w", err)
 	}
 	if err := os.Mkdir(f.run(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -104,7 +104,7 @@ func (f folder) save(name string, content any) error {
 		return err
 	}
 	// Orders may hold what only the process's user should see.
-	if err := (grounds{own: f.path}).write(name, data, 0o600, nobody()); err != nil {
+	if err := (grounds{own: f.path}).write(name, data, nobody()); err != nil {
 		return fmt.Errorf("remember %s: %w", name, err)
 	}
 	return nil
@@ -115,7 +115,7 @@ func (f folder) load() (order, state, error) {
 	var o order
 	var s state
 	for name, into := range map[string]any{orderFile: &o, stateFile: &s} {
-		data, err := os.ReadFile(filepath.Join(f.path, name))
+		data, err := os.ReadFile(filepath.Join(f.path, name)) //nolint:gosec // a path of the agent itself
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

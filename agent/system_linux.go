@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,7 +37,7 @@ func newLinux() (*linux, error) {
 
 func (l *linux) Boot() string { return l.boot }
 
-func (l *linux) Start(c command) (process, error) {
+func (l *linux) Start(c command) (process, error) { //nolint:ireturn // the seam for tests
 	pidfd := -1
 	cmd := &exec.Cmd{
 		Path: c.Path, Args: c.Args, Env: c.Env, Dir: c.Dir, Stdout: c.Output, Stderr: c.Output,
@@ -56,7 +57,7 @@ func (l *linux) Start(c command) (process, error) {
 	if pidfd < 0 {
 		return nil, errors.Join(errors.New("the kernel gives no pidfd: Linux 5.4 or newer is needed"), cmd.Process.Kill(), cmd.Wait())
 	}
-	return watch(id, pidfd, cmd)
+	return held(watch(id, pidfd, cmd))
 }
 
 // startLimited lends the agent's own limit to the child, since a limit set after the start
@@ -85,7 +86,7 @@ func (l *linux) startLimited(cmd *exec.Cmd, openFiles int64) error {
 
 // Adopt takes hold of the pid first and asks afterwards whose it is: from then on it
 // cannot become another process unseen.
-func (l *linux) Adopt(id identity) (process, error) {
+func (l *linux) Adopt(id identity) (process, error) { //nolint:ireturn // the seam for tests
 	if id.PID <= 0 || id.Boot != l.boot {
 		return nil, nil
 	}
@@ -100,7 +101,7 @@ func (l *linux) Adopt(id identity) (process, error) {
 	if err != nil || ticks != id.Ticks || exited(pidfd) {
 		return nil, unix.Close(pidfd)
 	}
-	return watch(id, pidfd, nil)
+	return held(watch(id, pidfd, nil))
 }
 
 // Find looks for the oldest session leader with the token in its environment.
@@ -117,7 +118,7 @@ func (l *linux) Find(token string) (identity, bool) {
 			continue
 		}
 		// Processes end while one looks, and others' are not readable: neither is ours.
-		environ, err := os.ReadFile(file)
+		environ, err := os.ReadFile(file) //nolint:gosec // a path of the agent itself
 		if err != nil || !slices.ContainsFunc(bytes.Split(environ, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) }) {
 			continue
 		}
@@ -128,7 +129,7 @@ func (l *linux) Find(token string) (identity, bool) {
 	if len(found) == 0 {
 		return identity{}, false
 	}
-	return slices.MinFunc(found, func(a, b identity) int { return int(min(max(int64(a.Ticks)-int64(b.Ticks), -1), 1)) }), true
+	return slices.MinFunc(found, func(a, b identity) int { return cmp.Compare(a.Ticks, b.Ticks) }), true
 }
 
 // readStat gives the session and the start time of a process (proc(5), fields 6 and 22).
@@ -152,7 +153,7 @@ func readStat(pid int) (session int, ticks uint64, err error) {
 }
 
 func exited(pidfd int) bool {
-	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}} //nolint:gosec // a pid, exit code or descriptor fits
 	n, err := unix.Poll(poll, 0)
 	return err == nil && n > 0
 }
@@ -167,7 +168,7 @@ type watched struct {
 	exit   exit
 }
 
-func watch(id identity, pidfd int, cmd *exec.Cmd) (process, error) {
+func watch(id identity, pidfd int, cmd *exec.Cmd) (*watched, error) {
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare to watch process %d: %w", id.PID, err), unix.Close(pidfd))
 	}
@@ -180,6 +181,14 @@ func watch(id identity, pidfd int, cmd *exec.Cmd) (process, error) {
 		return nil, errors.Join(fmt.Errorf("watch process %d: %w", id.PID, err), w.handle.Close())
 	}
 	go w.wait(conn)
+	return w, nil
+}
+
+// held keeps a failure from becoming a process that is not nil.
+func held(w *watched, err error) (process, error) { //nolint:ireturn // the seam for tests
+	if err != nil {
+		return nil, err
+	}
 	return w, nil
 }
 
@@ -204,9 +213,9 @@ func exitOf(cmd *exec.Cmd) exit {
 	case !ok:
 		return exit{}
 	case status.Signaled():
-		return exit{Known: true, Code: 128 + int32(status.Signal())}
+		return exit{Known: true, Code: 128 + int32(status.Signal())} //nolint:gosec // a pid, exit code or descriptor fits
 	default:
-		return exit{Known: true, Code: int32(status.ExitStatus())}
+		return exit{Known: true, Code: int32(status.ExitStatus())} //nolint:gosec // a pid, exit code or descriptor fits
 	}
 }
 

@@ -87,7 +87,7 @@ func newQueue() workqueue.TypedRateLimitingInterface[string] {
 }
 
 // kinds are known without discovery: the agent must start with no API server in sight.
-func kinds() (*runtime.Scheme, meta.RESTMapper, error) {
+func kinds() (*runtime.Scheme, *meta.DefaultRESTMapper, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{api.AddToScheme, corev1.AddToScheme, coordinationv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -144,7 +144,7 @@ func drain(ctx context.Context, q workqueue.TypedRateLimitingInterface[string], 
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
-			log.Warn("will try again", slog.String("process", name), slog.Any("error", err))
+			log.WarnContext(ctx, "will try again", slog.String("process", name), slog.Any("error", err))
 			q.AddRateLimited(name)
 		default:
 			q.Forget(name)
@@ -198,7 +198,7 @@ func (u *upstream) enqueueUsers(ctx context.Context, o any) {
 	}
 	var all api.HostProcessList
 	if err := u.reads.List(ctx, &all, client.InNamespace(u.namespace)); err != nil {
-		u.log.Error("could not list the processes that use a Secret", slog.String("secret", secret), slog.Any("error", err))
+		u.log.ErrorContext(ctx, "could not list the processes that use a Secret", slog.String("secret", secret), slog.Any("error", err))
 		return
 	}
 	for i := range all.Items {
@@ -353,7 +353,7 @@ func (u *upstream) introduce(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		u.log.Warn("could not write the status of the Host; will try again", slog.String("host", u.host), slog.Any("error", err))
+		u.log.WarnContext(ctx, "could not write the status of the Host; will try again", slog.String("host", u.host), slog.Any("error", err))
 		if !pause(ctx, wait) {
 			return
 		}
@@ -403,7 +403,7 @@ func (u *upstream) beat(ctx context.Context) {
 			return
 		}
 		if err != nil && !quiet {
-			u.log.Warn("could not renew the Lease; will go on trying", slog.Any("error", err))
+			u.log.WarnContext(ctx, "could not renew the Lease; will go on trying", slog.Any("error", err))
 		}
 		quiet = err != nil
 		if err != nil {

@@ -51,51 +51,52 @@ type ControlPlane struct {
 
 // Start starts a control plane for the time of a test and returns how to reach it, with
 // every right. A missing binary fails the test.
-func Start(t testing.TB) *rest.Config {
-	t.Helper()
-	return New(t).Config
+func Start(tb testing.TB) *rest.Config {
+	tb.Helper()
+	return New(tb).Config
 }
 
 // New is Start for tests that stop the control plane in between.
-func New(t testing.TB) *ControlPlane {
-	t.Helper()
+func New(tb testing.TB) *ControlPlane {
+	tb.Helper()
 	// Not t.TempDir: its path is too long for etcd's socket.
-	data, err := os.MkdirTemp("", "cp")
+	data, err := os.MkdirTemp("", "cp") //nolint:usetesting // see above
 	if err != nil {
-		t.Fatalf("make the control plane's folder: %v", err)
+		tb.Fatalf("make the control plane's folder: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := os.RemoveAll(data); err != nil {
-			t.Errorf("remove the control plane's folder: %v", err)
+			tb.Errorf("remove the control plane's folder: %v", err)
 		}
 	})
-	c := &ControlPlane{binary: findBinary(t), data: data, port: "0"}
-	t.Cleanup(func() { c.Stop(t) })
-	c.Resume(t)
-	if err := install(t.Context(), c.Config); err != nil {
-		t.Fatalf("install the CRDs: %v", err)
+	c := &ControlPlane{binary: findBinary(tb), data: data, port: "0"}
+	tb.Cleanup(func() { c.Stop(tb) })
+	c.Resume(tb)
+	if err := install(tb.Context(), c.Config); err != nil {
+		tb.Fatalf("install the CRDs: %v", err)
 	}
 	return c
 }
 
 // Resume starts the control plane (again) on its data and its port.
-func (c *ControlPlane) Resume(t testing.TB) {
-	t.Helper()
+func (c *ControlPlane) Resume(tb testing.TB) {
+	tb.Helper()
 	log, err := os.OpenFile(filepath.Join(c.data, "stderr.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatalf("open the control plane's log: %v", err)
+		tb.Fatalf("open the control plane's log: %v", err)
 	}
-	defer log.Close()                                                                                     //nolint:errcheck // the child has its own
-	cmd := exec.Command(c.binary, "serve", "--data", filepath.Join(c.data, "d"), "--secure-port", c.port) //nolint:gosec // the module's own binary
+	defer log.Close() //nolint:errcheck // the child has its own
+	//nolint:gosec,noctx // the module's own binary, which ends by Stop
+	cmd := exec.Command(c.binary, "serve", "--data", filepath.Join(c.data, "d"), "--secure-port", c.port)
 	// Dies with the test binary, also when that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Fatalf("prepare the control plane: %v", err)
+		tb.Fatalf("prepare the control plane: %v", err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", c.binary, err)
+		tb.Fatalf("start %s: %v", c.binary, err)
 	}
 	ready := make(chan bool, 1)
 	c.cmd, c.ended = cmd, make(chan struct{})
@@ -112,9 +113,9 @@ func (c *ControlPlane) Resume(t testing.TB) {
 		}
 	case <-time.After(startTimeout):
 	}
-	c.Stop(t)
+	c.Stop(tb)
 	text, _ := os.ReadFile(filepath.Join(c.data, "stderr.log"))
-	t.Fatalf("the control plane did not become ready; it said:\n%s", text[max(0, len(text)-4000):])
+	tb.Fatalf("the control plane did not become ready; it said:\n%s", text[max(0, len(text)-4000):])
 }
 
 func (c *ControlPlane) noteReady(line []byte) error {
@@ -147,25 +148,25 @@ func portOf(url string) string {
 }
 
 // Stop ends the control plane and waits for it; its data stays for Resume.
-func (c *ControlPlane) Stop(t testing.TB) {
-	t.Helper()
-	c.end(t, syscall.SIGTERM)
+func (c *ControlPlane) Stop(tb testing.TB) {
+	tb.Helper()
+	c.end(tb, syscall.SIGTERM)
 }
 
 // Kill ends it at once, as a power cut does.
-func (c *ControlPlane) Kill(t testing.TB) {
-	t.Helper()
-	c.end(t, syscall.SIGKILL)
+func (c *ControlPlane) Kill(tb testing.TB) {
+	tb.Helper()
+	c.end(tb, syscall.SIGKILL)
 }
 
-func (c *ControlPlane) end(t testing.TB, signal syscall.Signal) {
-	t.Helper()
+func (c *ControlPlane) end(tb testing.TB, signal syscall.Signal) {
+	tb.Helper()
 	if c.cmd == nil {
 		return
 	}
 	defer func() { c.cmd = nil }()
 	if err := c.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("end the control plane: %v", err)
+		tb.Errorf("end the control plane: %v", err)
 	}
 	select {
 	case <-c.ended:
@@ -173,22 +174,22 @@ func (c *ControlPlane) end(t testing.TB, signal syscall.Signal) {
 	case <-time.After(stopTimeout):
 	}
 	if err := c.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("kill the control plane: %v", err)
+		tb.Errorf("kill the control plane: %v", err)
 	}
 	<-c.ended
 }
 
 // Client is a client for the kinds of Kubernetes and of castellan.dev that asks the API
 // server itself.
-func Client(t testing.TB, config *rest.Config) client.Client {
-	t.Helper()
+func Client(tb testing.TB, config *rest.Config) client.Client { //nolint:ireturn // client.Client is what controller-runtime has
+	tb.Helper()
 	scheme, err := newScheme()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	c, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
-		t.Fatalf("make a client: %v", err)
+		tb.Fatalf("make a client: %v", err)
 	}
 	return c
 }
@@ -203,23 +204,23 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, nil
 }
 
-func findBinary(t testing.TB) string {
-	t.Helper()
+func findBinary(tb testing.TB) string {
+	tb.Helper()
 	path := os.Getenv(EnvBinary)
 	if path == "" {
-		path = filepath.Join(moduleRoot(t), "bin", "castellan-controlplane")
+		path = filepath.Join(moduleRoot(tb), "bin", "castellan-controlplane")
 	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("no control plane to test with: %v: run `make build`, or name one in %s", err, EnvBinary)
+	if _, err := os.Stat(path); err != nil { //nolint:gosec // a path of the agent or the test itself
+		tb.Fatalf("no control plane to test with: %v: run `make build`, or name one in %s", err, EnvBinary)
 	}
 	return path
 }
 
-func moduleRoot(t testing.TB) string {
-	t.Helper()
+func moduleRoot(tb testing.TB) string {
+	tb.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
@@ -227,7 +228,7 @@ func moduleRoot(t testing.TB) string {
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			t.Fatal("not inside the module")
+			tb.Fatal("not inside the module")
 		}
 		dir = parent
 	}
