@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Bounds of Kafka's logs under layout 1: all files of a node stay below 320 MiB.
+// Bounds of Kafka's logs under layout 1: all files of a node stay below 340 MiB.
 const (
 	logFileSize  = "16MB"
 	logFileCount = 7

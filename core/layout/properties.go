@@ -33,8 +33,8 @@ func Properties(s Static, l Live, f Facts) (map[string]string, error) {
 	if s.Process.Layout != 1 {
 		return nil, fmt.Errorf("this castellan renders layout 1, the node asks for layout %d: run the castellan that wrote %s, or a newer one", s.Process.Layout, StaticFile)
 	}
-	if len(s.Volumes) == 0 {
-		return nil, fmt.Errorf("node %d has no volume: give its pool at least one", s.NodeID)
+	if err := checkPaths(s); err != nil {
+		return nil, err
 	}
 	listeners, err := listenersOf(s)
 	if err != nil {
@@ -48,6 +48,19 @@ func Properties(s Static, l Live, f Facts) (map[string]string, error) {
 	addTLS(properties, s, f)
 	addStorage(properties, s)
 	return properties, nil
+}
+
+// checkPaths refuses what log.dirs cannot say.
+func checkPaths(s Static) error {
+	if len(s.Volumes) == 0 {
+		return fmt.Errorf("node %d has no volume: give its pool at least one", s.NodeID)
+	}
+	for _, v := range s.Volumes {
+		if !path.IsAbs(v.Path) || strings.ContainsAny(v.Path, ",\n") || strings.TrimSpace(v.Path) != v.Path {
+			return fmt.Errorf("path %q of volume %s is not usable: Kafka wants an absolute one without comma and outer blanks", v.Path, v.Name)
+		}
+	}
+	return nil
 }
 
 func addIdentity(properties map[string]string, s Static, l Live) {
@@ -90,6 +103,9 @@ func listenersOf(s Static) ([]Listener, error) {
 		wanted = append(wanted, api.NodeListener{Name: ControllerListener, Protocol: "SSL"})
 	}
 	if HasRole(s, api.RoleBroker) {
+		if err := distinct(s.Process.Listeners); err != nil {
+			return nil, err
+		}
 		wanted = append(wanted, api.NodeListener{Name: InternalListener, Protocol: "SSL"})
 		wanted = append(wanted, s.Process.Listeners...)
 	}
@@ -102,6 +118,19 @@ func listenersOf(s Static) ([]Listener, error) {
 		listeners = append(listeners, Listener{Name: KafkaListenerName(w.Name), Protocol: w.Protocol, Bind: bindAddress(s.Address), Port: port})
 	}
 	return listeners, nil
+}
+
+// distinct refuses a client listener that would be another one, or one of ours, to Kafka.
+func distinct(clients []api.NodeListener) error {
+	taken := map[string]string{ControllerListener: ControllerListener, InternalListener: InternalListener}
+	for _, l := range clients {
+		name := KafkaListenerName(l.Name)
+		if other, ok := taken[name]; ok {
+			return fmt.Errorf("listeners %s and %s are both %s to Kafka: give the first one another name", l.Name, other, name)
+		}
+		taken[name] = l.Name
+	}
+	return nil
 }
 
 // HasRole says whether the process has a role.

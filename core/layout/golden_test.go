@@ -1,0 +1,184 @@
+package layout_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+	"sigs.k8s.io/yaml"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/kconf"
+	"castellan.dev/castellan/core/layout"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew; only for a layout that was never released")
+
+// TestGolden holds what a supervisor renders byte for byte: a node that is started again
+// under a released layout must get the same files from every later castellan.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/layout*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens found: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			golden, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := txtar.Format(render(t, golden))
+			if *update {
+				if err := os.WriteFile(file, got, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(txtar.Format(golden)), string(got)); diff != "" {
+				t.Errorf("files changed (-golden +rendered):\n%s", diff)
+			}
+		})
+	}
+}
+
+// render keeps the inputs of a golden and renders everything else anew.
+func render(t *testing.T, golden *txtar.Archive) *txtar.Archive {
+	t.Helper()
+	var static layout.Static
+	var live layout.Live
+	out := &txtar.Archive{Comment: golden.Comment}
+	for _, f := range golden.Files {
+		into := map[string]any{"node.yaml": &static, "live.yaml": &live}[f.Name]
+		if into == nil {
+			continue
+		}
+		if err := yaml.UnmarshalStrict(f.Data, into); err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		out.Files = append(out.Files, f)
+	}
+	properties, err := layout.Properties(static, live, layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, err := layout.JVMOptions(static, "/p/logs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logging := layout.Logging(static.Process.Version, "/p/logs")
+	options = append(options, logging.Option("/p/kafka/"+logging.Name))
+	out.Files = append(out.Files,
+		txtar.File{Name: "server.properties", Data: kconf.Write(properties)},
+		txtar.File{Name: "jvm", Data: []byte(strings.Join(options, "\n") + "\n")},
+		txtar.File{Name: logging.Name, Data: []byte(logging.Content)},
+	)
+	return out
+}
+
+func TestPropertiesRefuses(t *testing.T) {
+	good := func() layout.Static {
+		return layout.Static{
+			NodeID: 1, Roles: []api.Role{api.RoleBroker}, Process: api.ProcessSpec{Layout: 1},
+			Volumes: []layout.Volume{{Name: "data", Path: "/data"}}, Ports: map[string]int32{"INTERNAL": 9091}, Address: "h1",
+		}
+	}
+	if _, err := layout.Properties(good(), layout.Live{}, layout.Facts{}); err != nil {
+		t.Fatalf("a good node is refused: %v", err)
+	}
+	for reason, spoil := range map[string]func(*layout.Static){
+		"layout 2":        func(s *layout.Static) { s.Process.Layout = 2 },
+		"no volume":       func(s *layout.Static) { s.Volumes = nil },
+		"not usable":      func(s *layout.Static) { s.Volumes[0].Path = "/data/a,b" },
+		"an absolute one": func(s *layout.Static) { s.Volumes[0].Path = "data" },
+		"PLAIN has no port": func(s *layout.Static) {
+			s.Process.Listeners = []api.NodeListener{{Name: "PLAIN", Protocol: "PLAINTEXT"}}
+		},
+		"both INTERNAL": func(s *layout.Static) {
+			s.Process.Listeners = []api.NodeListener{{Name: "internal", Protocol: "PLAINTEXT"}}
+		},
+		"has no port":        func(s *layout.Static) { s.Ports = nil },
+		"CONTROLLER has no ": func(s *layout.Static) { s.Roles = append(s.Roles, api.RoleController) },
+	} {
+		s := good()
+		spoil(&s)
+		if _, err := layout.Properties(s, layout.Live{}, layout.Facts{}); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: error %v", reason, err)
+		}
+	}
+}
+
+// What Castellan owns stands, whatever the configuration of the process says.
+func TestOwnKeysStand(t *testing.T) {
+	s := layout.Static{
+		NodeID: 1, Roles: []api.Role{api.RoleBroker}, Volumes: []layout.Volume{{Name: "data", Path: "/data"}},
+		Ports: map[string]int32{"INTERNAL": 9091}, Address: "127.0.0.1",
+		Process: api.ProcessSpec{Layout: 1, Config: map[string]string{"super.users": "User:ANONYMOUS", "ssl.client.auth": "none", "listeners": "X://:1", "num.io.threads": "3"}},
+	}
+	got, err := layout.Properties(s, layout.Live{}, layout.Facts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"super.users": layout.SuperUsers(), "ssl.client.auth": "required", "listeners": "INTERNAL://127.0.0.1:9091", "num.io.threads": "3",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+}
+
+func TestBindAddress(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1": "127.0.0.1", "127.0.0.2": "127.0.0.2", "::1": "[::1]", "localhost": "localhost",
+		"10.0.0.1": "0.0.0.0", "h1.example": "0.0.0.0", "fd00::1": "0.0.0.0",
+	} {
+		s := layout.Static{Roles: []api.Role{api.RoleBroker}, Ports: map[string]int32{"INTERNAL": 1}, Address: address}
+		listeners, err := layout.Listeners(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := layout.HostPort(listeners[0].Bind, 1); got != want+":1" {
+			t.Errorf("address %s: bound to %s, want %s", address, got, want)
+		}
+	}
+}
+
+func TestJVMOptions(t *testing.T) {
+	s := layout.Static{Process: api.ProcessSpec{HeapBytes: 1 << 30, JVMOptions: []string{"-XX:+UseZGC"}}}
+	options, err := layout.JVMOptions(s, "/logs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(options, " ")
+	if strings.Contains(text, "G1") || !strings.Contains(text, "-XX:+UseZGC") {
+		t.Errorf("another collector than the chosen one: %s", text)
+	}
+	s.Process.JVMOptions = []string{"-XX:OnError=reboot"}
+	if _, err := layout.JVMOptions(s, "/logs"); err == nil || !strings.Contains(err.Error(), "runs a command") {
+		t.Errorf("an option that runs a command: error %v", err)
+	}
+	s.Process.JVMOptions, s.Process.HeapBytes = nil, 0
+	if _, err := layout.JVMOptions(s, "/logs"); err == nil {
+		t.Error("no heap is accepted")
+	}
+}
+
+func TestRefuseJVMOption(t *testing.T) {
+	for _, bad := range []string{
+		"-XX:OnOutOfMemoryError=x", "-XX:OnError=x", "-javaagent:x.jar", "-agentlib:jdwp", "-agentpath:/x", "@file", "-XX:Flags=f", "-XX:VMOptionsFile=f",
+		"kafka.Kafka", "-cp", "-Xmx1g", "-Xint\n-javaagent:x", "",
+	} {
+		if layout.RefuseJVMOption(bad) == "" {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+	for _, good := range []string{"-XX:+UseZGC", "-Dx=y", "-XX:MaxDirectMemorySize=1g", "-Xss1m"} {
+		if why := layout.RefuseJVMOption(good); why != "" {
+			t.Errorf("%q is refused: %s", good, why)
+		}
+	}
+}
