@@ -64,7 +64,7 @@ func parts(dir datadir.Dir) []part {
 }
 
 func describe(name, path string) (File, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // a path of the data directory
 	if err != nil {
 		return File{}, fmt.Errorf("open %s: %w", path, err)
 	}
