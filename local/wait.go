@@ -79,8 +79,8 @@ func (w *waiter) await(ctx context.Context) (Running, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Running{}, fmt.Errorf("KafkaCluster %s is not Ready (%s): %w; it goes on in the background, `castellan status` and %s show more",
-				w.key, doing, ctx.Err(), w.Dir.LogDir())
+			return Running{}, fmt.Errorf("KafkaCluster %s is not Ready (%s): %w; it goes on in the background, `castellan status` shows how; last line of %s: %s",
+				w.key, doing, ctx.Err(), w.Dir.Log(Operator), logTail(w.Dir.Log(Operator), 0, 1))
 		case <-ticker.C:
 		}
 	}

@@ -388,17 +388,25 @@ type KafkaClusterStatus struct {
 }
 
 // NodeCounts counts the nodes of a cluster.
+//
+// Every count is optional for the schema, so that a patch of one of them is valid.
 type NodeCounts struct {
+	// +optional
 	Desired int32 `json:"desired"`
-	Ready   int32 `json:"ready"`
+	// +optional
+	Ready int32 `json:"ready"`
 	// Updated nodes run what the newest accepted spec wants.
+	// +optional
 	Updated int32 `json:"updated"`
 }
 
 // QuorumStatus is the KRaft quorum as Kafka describes it.
 type QuorumStatus struct {
+	// +optional
 	Leader int32 `json:"leader"`
-	Epoch  int32 `json:"epoch"`
+	// +optional
+	Epoch int32 `json:"epoch"`
+	// +optional
 	// +listType=atomic
 	Voters []int32 `json:"voters"`
 	// +optional

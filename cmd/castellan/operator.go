@@ -70,4 +70,3 @@ func subject(what string, node int32) string {
 	}
 	return fmt.Sprintf("%s node %d", what, node)
 }
-
