@@ -245,6 +245,9 @@ func EndpointsOf(nodes []plan.Node) Endpoints {
 	slices.SortStableFunc(sorted, func(a, b plan.Node) int { return cmp.Compare(order(a), order(b)) })
 	var at Endpoints
 	for _, n := range sorted {
+		if n.Spec.ClusterID != "" {
+			at.ClusterID = n.Spec.ClusterID
+		}
 		if n.Status.State != api.NodeRunning && n.Status.State != api.NodeStarting && n.Status.State != api.NodeUnknown {
 			continue
 		}

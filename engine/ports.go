@@ -15,6 +15,8 @@ import (
 type Endpoints struct {
 	Brokers     []string
 	Controllers []string
+	// ClusterID that must answer there, once it is known: another cluster is not believed.
+	ClusterID string
 }
 
 // Kafka speaks to the Kafka cluster of a KafkaCluster.

@@ -250,7 +250,7 @@ func millisLeft(ctx context.Context) int32 {
 }
 
 // ElectPreferredLeaders gives every partition its preferred leader back where that one is in sync. Partitions
-// that need none are a success; others that got none are named in the error.
+// that need none, or whose preferred replica is not in sync, are no failure; others that got none are named in the error.
 func (c *Cluster) ElectPreferredLeaders(ctx context.Context) error {
 	const doing = "elect preferred leaders"
 	return c.use(ctx, func(ctx context.Context, conn *conn) error {
@@ -275,7 +275,9 @@ func electionErrors(doing string, resp *kmsg.ElectLeadersResponse) error {
 	var failed []error
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			if p.ErrorCode == kerr.ElectionNotNeeded.Code {
+			// A preferred replica that is out of sync is no failure of the others: it gets
+			// its leadership when it is back.
+			if p.ErrorCode == kerr.ElectionNotNeeded.Code || p.ErrorCode == kerr.PreferredLeaderNotAvailable.Code {
 				continue
 			}
 			if err := refused(fmt.Sprintf("%s of %s-%d", doing, t.Topic, p.Partition), p.ErrorCode, p.ErrorMessage); err != nil {

@@ -154,7 +154,8 @@ func TestElectPreferredLeaders(t *testing.T) {
 	}{
 		{"elected", 0, ""},
 		{"not needed", kerr.ElectionNotNeeded.Code, ""},
-		{"out of sync", kerr.PreferredLeaderNotAvailable.Code, "elect preferred leaders of t-0: Kafka answered PREFERRED_LEADER_NOT_AVAILABLE (80)"},
+		{"out of sync", kerr.PreferredLeaderNotAvailable.Code, ""},
+		{"refused", kerr.ClusterAuthorizationFailed.Code, "elect preferred leaders of t-0: Kafka answered CLUSTER_AUTHORIZATION_FAILED (31)"},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
 			fake := kafkatest.NewFake(t, kafkatest.Config{Topics: []string{"t"}})

@@ -15,6 +15,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -64,7 +65,7 @@ func (w *webhookServer) Start(ctx context.Context) error {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ServeTLS(listener, "", "") }()
-	if err := w.register(ctx, listener.Addr().String(), ca); err != nil {
+	if err := w.registerInTime(ctx, listener.Addr().String(), ca); err != nil {
 		return errors.Join(err, server.Close())
 	}
 	w.log.InfoContext(ctx, "admission serves", slog.String("address", listener.Addr().String()))
@@ -99,6 +100,20 @@ func webhookCertificate(host string) (ca []byte, cert tls.Certificate, err error
 		return nil, cert, fmt.Errorf("read back the certificate of the admission webhook: %w", err)
 	}
 	return authority.TrustPEM(), cert, nil
+}
+
+// registerInTime tries again while an API server that has just started is still finding
+// its feet.
+func (w *webhookServer) registerInTime(ctx context.Context, address string, ca []byte) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, time.Second, time.Minute, true, func(ctx context.Context) (bool, error) {
+		last = w.register(ctx, address, ca)
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("register admission: %w", errors.Join(err, last))
+	}
+	return nil
 }
 
 // register tells the API server where to ask. A webhook that is gone lets objects pass

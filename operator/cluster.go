@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/health"
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
@@ -31,6 +32,8 @@ const (
 	clusterFinalizer = "castellan.dev/cluster"
 	// resync is how often a cluster at rest is looked at; only reads, while nothing changes.
 	resync = 30 * time.Second
+	// failedRetry is how soon a pass that could not be made is tried again.
+	failedRetry = 5 * time.Second
 	// workers is how many clusters are looked at side by side.
 	workers = 4
 )
@@ -60,8 +63,7 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	}
 	result, err := r.engine.Pass(ctx, kc)
 	if err != nil {
-		r.log.WarnContext(ctx, "pass failed", slog.String("cluster", req.String()), slog.Any("error", err))
-		return reconcile.Result{}, err
+		return r.failed(ctx, kc, err)
 	}
 	if result.Gone {
 		r.clients.Forget(req.String())
@@ -77,6 +79,17 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		again = resync
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// failed says in the status why no pass could be made; the next try comes soon.
+func (r *clusterReconciler) failed(ctx context.Context, kc *api.KafkaCluster, err error) (reconcile.Result, error) {
+	r.log.WarnContext(ctx, "pass failed", slog.String("cluster", kc.Namespace+"/"+kc.Name), slog.Any("error", err))
+	status := *kc.Status.DeepCopy()
+	health.PassFailed(&status, kc.Generation, err.Error())
+	if err := r.report(ctx, kc, status); err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: failedRetry}, nil
 }
 
 // tell records what was done as events and in the log.

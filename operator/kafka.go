@@ -26,7 +26,7 @@ func (k kafkaPort) cluster(ctx context.Context, of *api.KafkaCluster, at engine.
 	if err != nil {
 		return nil, err
 	}
-	return k.clients.Cluster(name.String(), kafka.Target{Brokers: at.Brokers, Controllers: at.Controllers, TLS: config}), nil
+	return k.clients.Cluster(name.String(), kafka.Target{Brokers: at.Brokers, Controllers: at.Controllers, ClusterID: at.ClusterID, TLS: config}), nil
 }
 
 // Observe implements engine.Kafka.

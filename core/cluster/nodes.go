@@ -45,7 +45,7 @@ func (r *resolver) model() Model {
 func (r *resolver) clusterWide(wide map[string]string) map[string]string {
 	out := map[string]string{}
 	for key, value := range wide {
-		if k, ok := r.table.Key(key); ok && k.UpdateMode == kconf.ClusterWide {
+		if k, ok := r.table.Key(key); ok && k.UpdateMode == kconf.ClusterWide && k.Live(value) {
 			out[key] = value
 		}
 	}

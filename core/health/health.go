@@ -64,6 +64,23 @@ func Conditions(in Input) []metav1.Condition {
 	return c.list
 }
 
+// PassFailed marks a status when not even a pass could be made; what was known before stays.
+func PassFailed(st *api.KafkaClusterStatus, generation int64, why string) {
+	c := conditions{generation: generation}
+	c.set(api.ConditionReady, metav1.ConditionFalse, "PassFailed", why)
+	c.set(api.ConditionStalled, metav1.ConditionTrue, "PassFailed", why)
+	for _, x := range c.list {
+		i := slices.IndexFunc(st.Conditions, func(old metav1.Condition) bool { return old.Type == x.Type })
+		if i < 0 {
+			st.Conditions = append(st.Conditions, x)
+			continue
+		}
+		x.LastTransitionTime = st.Conditions[i].LastTransitionTime
+		st.Conditions[i] = x
+	}
+	st.Doing = doing(st.Conditions)
+}
+
 type conditions struct {
 	generation int64
 	list       []metav1.Condition

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"castellan.dev/castellan/core/kconf"
 )
 
 // dynamicRecord is what a KafkaNode's spec must record as its per-broker configuration:
@@ -17,7 +19,8 @@ func (p *pass) dynamicRecord(n *Node) map[string]string {
 		if _, ok := w.Dynamic[key]; ok {
 			continue
 		}
-		if _, inForce := p.have.Kafka.BrokerConfig[n.Spec.NodeID][key]; inForce || !p.have.Kafka.Known {
+		held, read := p.have.Kafka.BrokerConfig[n.Spec.NodeID]
+		if _, inForce := held[key]; inForce || !read {
 			if rec == nil {
 				rec = map[string]string{}
 			}
@@ -37,16 +40,37 @@ func (p *pass) configs() {
 	p.config(-1, p.want.Dynamic, k.ClusterConfig, p.have.OwnedKeys, "cluster-wide")
 	for _, n := range p.existing() {
 		id := n.Spec.NodeID
+		held, read := k.BrokerConfig[id]
+		if !read {
+			continue // not asked for, or its node was silent: unknown is not absent
+		}
 		owned := slices.Collect(maps.Keys(n.Spec.Dynamic))
-		p.config(id, p.wanted[id].Dynamic, k.BrokerConfig[id], owned, fmt.Sprintf("broker %d", id))
+		p.config(id, p.wanted[id].Dynamic, held, owned, fmt.Sprintf("broker %d", id))
 	}
+}
+
+// nextStep is the value to set now: Kafka lets some keys, the sizes of thread pools, change
+// only by half to double at once.
+func (p *pass) nextStep(key, inForce, wanted string) string {
+	table, ok := kconf.For(p.want.Version)
+	if !ok {
+		return wanted
+	}
+	k, ok := table.Key(key)
+	if !ok || !k.Stepwise {
+		return wanted
+	}
+	if inForce == "" {
+		inForce = k.Default
+	}
+	return k.NextStep(inForce, wanted)
 }
 
 func (p *pass) config(node int32, want, have map[string]string, owned []string, where string) {
 	set := map[string]string{}
 	for key, value := range want {
 		if old, ok := have[key]; !ok || old != value {
-			set[key] = value
+			set[key] = p.nextStep(key, old, value)
 		}
 	}
 	var del []string

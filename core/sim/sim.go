@@ -196,6 +196,9 @@ func (w *World) kafka() plan.Kafka {
 			up := w.serving(n)
 			k.Brokers = append(k.Brokers, plan.Broker{ID: id, Fenced: !up, Rack: w.rack(n.spec.Host)})
 			k.PartitionsKnown = k.PartitionsKnown || up
+			if up && w.broker[id] == nil {
+				w.broker[id] = map[string]string{} // read, and without any key of its own
+			}
 		}
 	}
 	k.Topics = make([]plan.Topic, len(w.topics))
