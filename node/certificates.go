@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -71,20 +72,20 @@ func (i identity) checkIdentity(address string, now time.Time) error {
 
 // stamp changes when one of the TLS files does.
 func (s *supervisor) stamp() string {
-	stamp := ""
+	var stamp strings.Builder
 	for _, name := range []string{layout.KeyNodePEM, layout.KeyCAPEM} {
 		info, err := os.Stat(s.tlsPath(name))
 		if err != nil {
-			stamp += "-;"
+			stamp.WriteString("-;")
 			continue
 		}
 		inode := uint64(0)
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			inode = st.Ino
 		}
-		stamp += fmt.Sprintf("%d %d %d;", inode, info.Size(), info.ModTime().UnixNano())
+		fmt.Fprintf(&stamp, "%d %d %d;", inode, info.Size(), info.ModTime().UnixNano())
 	}
-	return stamp
+	return stamp.String()
 }
 
 func digest(der []byte) string {

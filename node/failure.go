@@ -66,8 +66,7 @@ func fail(code int, reason, format string, args ...any) *failure {
 
 // asFailure makes a failure of any error; one that nobody foresaw is the host's.
 func asFailure(err error) *failure {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
 	return fail(ExitHost, ReasonBadFiles, "%v; see the log of castellan node and the files beside %s", err, layout.StaticFile)

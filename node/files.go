@@ -23,10 +23,10 @@ func readJSON(file string, into any) error {
 	return nil
 }
 
-// replaceFile writes a file so that a reader, or a power cut, sees the old or the new one.
-func replaceFile(file string, content []byte, mode fs.FileMode) error {
+// replaceFile writes a file for this user alone, so that a reader, or a power cut, sees the old or the new one.
+func replaceFile(file string, content []byte) error {
 	temp := file + ".new"
-	if err := writeSynced(temp, content, mode); err != nil {
+	if err := writeSynced(temp, content); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, file); err != nil {
@@ -35,8 +35,8 @@ func replaceFile(file string, content []byte, mode fs.FileMode) error {
 	return syncPath(filepath.Dir(file))
 }
 
-func writeSynced(file string, content []byte, mode fs.FileMode) (err error) {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode) //nolint:gosec // a file of the supervisor's own folder
+func writeSynced(file string, content []byte) (err error) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // a file of the supervisor's own folder
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
@@ -75,14 +75,12 @@ func (s *supervisor) live() (layout.Live, error) {
 
 func (s *supervisor) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
 
-func parent(path string) string { return filepath.Dir(path) }
-
 func writeJSON(file string, content any) error {
 	data, err := json.MarshalIndent(content, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(file), err)
 	}
-	return replaceFile(file, append(data, '\n'), 0o600)
+	return replaceFile(file, append(data, '\n'))
 }
 
 // syncTree makes a folder and all below it survive a power cut.

@@ -95,7 +95,7 @@ func (b *bench) start() {
 		if err != nil {
 			return nil, err
 		}
-		defer folder.Close()
+		defer folder.Close() //nolint:errcheck // of no consequence in a test
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), layout.Socket))
 	}}
@@ -127,7 +127,7 @@ func (b *bench) get(path string) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // of no consequence in a test
 	text, err := io.ReadAll(response.Body)
 	return response.StatusCode, string(text), err
 }
@@ -263,7 +263,7 @@ func mkdir(t *testing.T, dir string) {
 
 func replace(t *testing.T, file, content string) {
 	t.Helper()
-	if err := replaceFile(file, []byte(content), 0o600); err != nil {
+	if err := replaceFile(file, []byte(content)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -277,7 +277,7 @@ func freePorts(t *testing.T, n int) []int32 {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer l.Close() //nolint:errcheck // of no consequence in a test
 		ports = append(ports, int32(l.Addr().(*net.TCPAddr).Port))
 	}
 	slices.Sort(ports)

@@ -2,6 +2,8 @@ package node
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -70,5 +72,62 @@ func TestBadConfigIsNamed(t *testing.T) {
 	b.wantFailure(1, ReasonBadConfig, "num.io.threads", "none")
 	if tail := b.termination().LogTail; !strings.Contains(tail, "num.io.threads") {
 		t.Errorf("the log tail says %q", tail)
+	}
+}
+
+// Dedicated roles: a controller and a broker with two disks are born together; the broker's
+// second disk is lost and comes back; both Kafka lines take the same files.
+func TestDedicatedRoles(t *testing.T) {
+	for _, version := range []string{"4.3.1", "3.9.2"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			archive := packagestest.RealKafka(t, version).Dir
+			controller := newBench(t, archive)
+			controller.static.Process.Version = version
+			controller.static.Roles = []api.Role{api.RoleController}
+			controller.start()
+
+			broker := newBench(t, archive)
+			broker.ca = controller.ca
+			broker.static.NodeID = 101
+			broker.certify(1)
+			broker.static.Process.Version = version
+			broker.static.Roles = []api.Role{api.RoleBroker}
+			broker.static.Volumes = append(broker.static.Volumes, layout.Volume{Name: "more", Path: filepath.Join(t.TempDir(), "more")})
+			broker.live.BootstrapControllers = controller.live.BootstrapControllers
+			broker.live.Rack = "a"
+			broker.start()
+
+			controller.answer(controller.untilAsking().Nonce)
+			broker.live.ClusterID = controller.live.ClusterID
+			broker.live.Storage = &api.StorageAnswer{Nonce: broker.untilAsking().Nonce, Answer: api.StorageBootstrap}
+			broker.write(layout.LiveFile, broker.live)
+			controller.untilReady()
+			before := broker.untilReady()
+			if before.Rack != "a" || before.Volumes[1].State != api.VolumeFormatted {
+				t.Errorf("ready with %+v", before)
+			}
+
+			broker.stop()
+			broker.code(90 * time.Second)
+			if err := os.RemoveAll(broker.static.Volumes[1].Path); err != nil {
+				t.Fatal(err)
+			}
+			broker.start()
+			asked := broker.untilAsking()
+			if asked.Volumes[0].State != api.VolumeFormatted || asked.Volumes[1].State != api.VolumeEmpty {
+				t.Errorf("asks %+v", asked.Volumes)
+			}
+			broker.live.Storage = &api.StorageAnswer{Nonce: asked.Nonce, Answer: api.StorageJoin}
+			broker.write(layout.LiveFile, broker.live)
+			after := broker.untilReady()
+			if after.Volumes[0].DirectoryID != before.Volumes[0].DirectoryID || after.Volumes[1].DirectoryID == before.Volumes[1].DirectoryID {
+				t.Errorf("before %+v, after %+v", before.Volumes, after.Volumes)
+			}
+			broker.stop()
+			broker.code(90 * time.Second)
+			controller.stop()
+			controller.code(90 * time.Second)
+		})
 	}
 }

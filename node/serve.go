@@ -53,7 +53,7 @@ func (s *supervisor) serve(ctx context.Context) (*endpoint, error) {
 	go func() {
 		defer close(e.served)
 		if err := e.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("serve the supervisor's socket", slog.String("error", err.Error()))
+			s.log.ErrorContext(ctx, "serve the supervisor's socket", slog.String("error", err.Error()))
 		}
 	}()
 	return e, nil

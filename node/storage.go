@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,8 +23,8 @@ const (
 	lookAgain = 5 * time.Second
 )
 
-// storage sees to it that every disk carries this node's data of this cluster, and returns
-// the live file that it relied on. It formats only what it was told to.
+// storage sees to it that every disk carries this node's data of this cluster. It formats
+// only what it was told to.
 func (s *supervisor) storage(ctx context.Context) error {
 	if err := s.finishFormat(); err != nil {
 		return fail(ExitStorage, ReasonFormatFailed, "finish a format that was cut off: %v", err)
@@ -41,7 +42,7 @@ func (s *supervisor) storage(ctx context.Context) error {
 		if err := s.checkSpace(found); err != nil {
 			return err
 		}
-		if live.ClusterID != "" && len(inState(found, api.VolumeEmpty)) == 0 {
+		if live.ClusterID != "" && len(emptyOf(found)) == 0 {
 			return nil
 		}
 		answer, err := s.ask(ctx, found)
@@ -63,7 +64,7 @@ func (s *supervisor) storage(ctx context.Context) error {
 func (s *supervisor) ask(ctx context.Context, found []api.VolumeStatus) (*layout.Live, error) {
 	nonce := rand.Text()
 	defer s.report.set(func(r *layout.Report) { r.Nonce = "" })
-	empty := inState(found, api.VolumeEmpty)
+	empty := emptyOf(found)
 	message := fmt.Sprintf("volumes %s are empty: nothing is formatted until the plan has answered", strings.Join(empty, ", "))
 	if len(empty) == 0 {
 		message = "the disks carry data, but which cluster this node belongs to is not known yet: waiting for the plan's answer"
@@ -71,7 +72,7 @@ func (s *supervisor) ask(ctx context.Context, found []api.VolumeStatus) (*layout
 	s.report.set(func(r *layout.Report) {
 		r.State, r.Reason, r.Message, r.Nonce = api.NodeAsking, ReasonWaitingForStorage, message, nonce
 	})
-	s.log.Info("ask what to do with the disks", slog.Any("empty", empty))
+	s.log.InfoContext(ctx, "ask what to do with the disks", slog.Any("empty", empty))
 	looked := s.config.now()
 	for {
 		if !pause(ctx, askPoll) {
@@ -79,7 +80,7 @@ func (s *supervisor) ask(ctx context.Context, found []api.VolumeStatus) (*layout
 		}
 		live, err := s.live()
 		if err != nil {
-			s.log.Warn("read the live file", slog.String("error", err.Error()))
+			s.log.WarnContext(ctx, "read the live file", slog.String("error", err.Error()))
 			continue
 		}
 		answered := live.Storage != nil && live.Storage.Nonce == nonce && live.ClusterID != ""
@@ -95,10 +96,11 @@ func (s *supervisor) ask(ctx context.Context, found []api.VolumeStatus) (*layout
 	}
 }
 
-func inState(found []api.VolumeStatus, state api.VolumeState) []string {
+// emptyOf names the empty volumes.
+func emptyOf(found []api.VolumeStatus) []string {
 	var names []string
 	for _, v := range found {
-		if v.State == state {
+		if v.State == api.VolumeEmpty {
 			names = append(names, v.Name)
 		}
 	}
@@ -118,15 +120,15 @@ func (s *supervisor) obey(ctx context.Context, live layout.Live, found []api.Vol
 		return nil
 	}
 	s.report.set(func(r *layout.Report) {
-		r.State, r.Reason, r.Message = api.NodeFormatting, "", "formatting the volumes "+strings.Join(inState(found, api.VolumeEmpty), ", ")
+		r.State, r.Reason, r.Message = api.NodeFormatting, "", "formatting the volumes "+strings.Join(emptyOf(found), ", ")
 	})
-	s.log.Info("format the disks", slog.String("answer", string(answer.Answer)), slog.String("cluster", live.ClusterID))
+	s.log.InfoContext(ctx, "format the disks", slog.String("answer", string(answer.Answer)), slog.String("cluster", live.ClusterID))
 	return s.format(ctx, live, found)
 }
 
 // unfit says why an answer does not suit the disks.
 func unfit(s layout.Static, a api.StorageAnswer, found []api.VolumeStatus) string {
-	empty := inState(found, api.VolumeEmpty)
+	empty := emptyOf(found)
 	switch a.Answer {
 	case api.StorageAdopt:
 		if len(empty) > 0 {
@@ -239,7 +241,7 @@ func formatArguments(s layout.Static, live layout.Live, file string) []string {
 
 func (s *supervisor) verifyFormat(live layout.Live, moves []move) error {
 	for _, m := range moves {
-		got := readMeta(api.VolumeStatus{}, m.From+"/"+metaProperties)
+		got := readMeta(api.VolumeStatus{}, filepath.Join(m.From, metaProperties))
 		if err := asAsked(got, live.ClusterID, s.static.NodeID); err != nil {
 			return fmt.Errorf("%s: %w", m.From, err)
 		}
@@ -306,18 +308,31 @@ func (s *supervisor) finishFormat() error {
 }
 
 func (s *supervisor) finishMove(j journal, m move) error {
-	ours := slices.ContainsFunc(s.static.Volumes, func(v layout.Volume) bool { return layout.DataDir(v) == m.To })
-	if !ours || j.NodeID != s.static.NodeID || asAsked(readMeta(api.VolumeStatus{}, m.From+"/"+metaProperties), j.ClusterID, j.NodeID) != nil {
+	if !s.stillGood(j, m) {
 		return nil
 	}
-	for _, name := range []string{".lock", ".kafka_cleanshutdown"} {
-		if err := os.Remove(m.To + "/" + name); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Removing a folder fails unless that is empty: data is never covered.
+	for _, name := range []string{"/.lock", "/.kafka_cleanshutdown", ""} {
+		if err := os.Remove(m.To + name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("clear %s: %w", m.To, err)
 		}
 	}
-	// Renaming onto a folder fails unless that is empty: data is never covered.
 	if err := os.Rename(m.From, m.To); err != nil {
 		return fmt.Errorf("move the formatted folder: %w", err)
 	}
-	return syncPath(parent(m.To))
+	return syncPath(filepath.Dir(m.To))
+}
+
+// stillGood says whether a move of a journal concerns this node, has something to move and
+// nothing in its way.
+func (s *supervisor) stillGood(j journal, m move) bool {
+	ours := slices.ContainsFunc(s.static.Volumes, func(v layout.Volume) bool { return layout.DataDir(v) == m.To })
+	if !ours || j.NodeID != s.static.NodeID {
+		return false
+	}
+	if asAsked(readMeta(api.VolumeStatus{}, filepath.Join(m.From, metaProperties)), j.ClusterID, j.NodeID) != nil {
+		return false
+	}
+	inWay, err := entries(m.To)
+	return err == nil && !slices.ContainsFunc(inWay, func(name string) bool { return !worthless(name) })
 }

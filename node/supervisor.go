@@ -92,13 +92,13 @@ func Run(ctx context.Context, c Config) int {
 		s.archive, err = filepath.Abs(c.Archive)
 	}
 	if err != nil {
-		s.log.Error("find the process's folder", errorAttr(err))
+		s.log.ErrorContext(ctx, "find the process's folder", errorAttr(err))
 		return ExitFiles
 	}
 	lock, err := lockFolder(ctx, s.dir)
 	if err != nil {
 		// The folder belongs to another supervisor, and so does its termination message.
-		s.log.Error("lock the process's folder", errorAttr(err))
+		s.log.ErrorContext(ctx, "lock the process's folder", errorAttr(err))
 		return asFailure(err).code
 	}
 	s.held = append(s.held, lock)
@@ -118,7 +118,7 @@ func (s *supervisor) stopping() bool { return s.asked.Load() }
 
 func (s *supervisor) run(ctx context.Context) int {
 	if err := os.Remove(s.path(layout.TerminationMessageFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("remove the termination message of the last run", errorAttr(err))
+		s.log.WarnContext(ctx, "remove the termination message of the last run", errorAttr(err))
 	}
 	s.report.set(func(r *layout.Report) {
 		r.State, r.Reason, r.Message = api.NodePending, ReasonStarting, "checking the host and the disks"
@@ -129,7 +129,7 @@ func (s *supervisor) run(ctx context.Context) int {
 	}
 	defer func() {
 		if err := endpoint.close(ctx); err != nil {
-			s.log.Warn("close the supervisor's socket", errorAttr(err))
+			s.log.WarnContext(ctx, "close the supervisor's socket", errorAttr(err))
 		}
 	}()
 	options, err := s.prepare(ctx)
@@ -145,7 +145,7 @@ func (s *supervisor) fail(ctx context.Context, err error) int {
 		return s.leave(api.ExitStatus{Reason: ReasonStopped, Message: "asked to stop before Kafka was started"})
 	}
 	f := asFailure(err)
-	s.log.Error("Kafka cannot be started", slog.String("reason", f.reason), slog.String("message", f.message))
+	s.log.ErrorContext(ctx, "Kafka cannot be started", slog.String("reason", f.reason), slog.String("message", f.message))
 	s.report.set(func(r *layout.Report) { r.State, r.Reason, r.Message = api.NodeFailed, f.reason, f.message })
 	return s.leave(api.ExitStatus{Code: int32(f.code), Reason: f.reason, Message: f.message}) //nolint:gosec // one of the codes above
 }
@@ -218,12 +218,12 @@ func (s *supervisor) options() ([]string, error) {
 			return nil, fmt.Errorf("make a folder of the process: %w", err)
 		}
 	}
-	if err := replaceFile(s.path(engineJar), sslengine.Jar(), 0o600); err != nil {
+	if err := replaceFile(s.path(engineJar), sslengine.Jar()); err != nil {
 		return nil, err
 	}
 	logging := layout.Logging(s.static.Process.Version, logs)
 	file := s.path("kafka/" + logging.Name)
-	if err := replaceFile(file, []byte(logging.Content), 0o600); err != nil {
+	if err := replaceFile(file, []byte(logging.Content)); err != nil {
 		return nil, err
 	}
 	return append(options, logging.Option(file), "-cp", classPath), nil
@@ -301,7 +301,7 @@ func (s *supervisor) render() error {
 }
 
 func (s *supervisor) writeProperties(file string, properties map[string]string) error {
-	return replaceFile(file, kconf.Write(properties), 0o600)
+	return replaceFile(file, kconf.Write(properties))
 }
 
 // runTool runs Kafka's storage tool.
@@ -352,7 +352,7 @@ func (s *supervisor) supervise(ctx context.Context, options []string) int {
 	if err != nil {
 		return s.fail(ctx, err)
 	}
-	s.log.Info("Kafka runs", slog.Int("pid", jvm.process.Pid))
+	s.log.InfoContext(ctx, "Kafka runs", slog.Int("pid", jvm.process.Pid))
 	s.report.set(func(r *layout.Report) {
 		started := metav1.NewTime(jvm.started)
 		r.State, r.Reason, r.Message = api.NodeStarting, ReasonStarting, "Kafka is starting"
@@ -369,7 +369,7 @@ func (s *supervisor) supervise(ctx context.Context, options []string) int {
 	<-watched
 	end.server, end.console = server.lines(), printed.lines()
 	status := describe(end)
-	s.log.Info("Kafka ended", slog.Int("code", end.code), slog.String("reason", status.Reason), slog.String("message", status.Message))
+	s.log.InfoContext(ctx, "Kafka ended", slog.Int("code", end.code), slog.String("reason", status.Reason), slog.String("message", status.Message))
 	s.report.set(func(r *layout.Report) {
 		r.State, r.Ready, r.Reason, r.Message, r.PID = api.NodeFailed, false, status.Reason, status.Message, 0
 		if end.asked {

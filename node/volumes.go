@@ -120,6 +120,7 @@ func checkVolumes(s layout.Static, found []api.VolumeStatus, clusterID string) e
 	for i, v := range found {
 		path := s.Volumes[i].Path
 		switch v.State {
+		case api.VolumeEmpty:
 		case api.VolumeForeign:
 			return fail(ExitData, ReasonVolumeForeign, "volume %s: %s; nothing was touched", v.Name, v.Message)
 		case api.VolumeUnreadable:

@@ -70,7 +70,7 @@ func (w *watcher) certificates(ctx context.Context) {
 	if stamp := w.s.stamp(); stamp != w.stamp {
 		own, err := w.s.readIdentity()
 		if err != nil {
-			w.s.log.Warn("keep the last good certificate", slog.String("error", err.Error()))
+			w.s.log.WarnContext(ctx, "keep the last good certificate", slog.String("error", err.Error()))
 			return // half replaced: the engine keeps the last good one as well
 		}
 		w.stamp, w.own, w.unseen = stamp, own, true

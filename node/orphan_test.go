@@ -1,0 +1,106 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"castellan.dev/castellan/core/layout"
+)
+
+// asSupervisor makes the test binary run a supervisor on a folder, so that it can be killed.
+const asSupervisor = "CASTELLAN_TEST_SUPERVISOR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(asSupervisor); dir != "" {
+		os.Exit(Run(context.Background(), Config{Dir: dir, Archive: os.Getenv("ARCHIVE")}))
+	}
+	os.Exit(m.Run())
+}
+
+// A supervisor that is killed takes its Kafka with it, and the next one begins only when
+// both are gone.
+func TestKilledSupervisorTakesKafkaWithIt(t *testing.T) {
+	b := newFake(t, "echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done")
+	b.write(layout.StaticFile, b.static)
+	b.write(layout.LiveFile, b.live)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(b.config.Env, asSupervisor+"="+b.dir, "ARCHIVE="+b.config.Archive)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	pid := waitForPID(t, filepath.Join(b.dir, "pid"))
+	if alive := syscall.Kill(pid, 0); alive != nil {
+		t.Fatalf("Kafka does not run: %v", alive)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	deadline := time.Now().Add(10 * time.Second)
+	for running(pid) {
+		if time.Now().After(deadline) {
+			t.Fatal("Kafka outlives its supervisor")
+		}
+	}
+}
+
+// Two supervisors never run on one folder, nor on one disk.
+func TestOneSupervisorAlone(t *testing.T) {
+	b := newFake(t, "touch started; while :; do sleep 0.05; done")
+	b.start()
+	b.until("start", 10*time.Second, func(r layout.Report) bool { return r.PID != 0 })
+	second := newFake(t, "exit 9")
+	second.static.Volumes = b.static.Volumes
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := lockAll(ctx, second.dir, b.static.Volumes); err == nil || !strings.Contains(err.Error(), ReasonAlreadyRunning) {
+		t.Errorf("a second process on the disk: error %v", err)
+	}
+	if err := lockAll(ctx, b.dir, nil); err == nil || !strings.Contains(err.Error(), ReasonAlreadyRunning) {
+		t.Errorf("a second supervisor in the folder: error %v", err)
+	}
+}
+
+func lockAll(ctx context.Context, dir string, volumes []layout.Volume) error {
+	file, err := lockFolder(ctx, dir)
+	if err != nil {
+		return err
+	}
+	s := supervisor{dir: dir, static: layout.Static{Volumes: volumes}, held: []*os.File{file}}
+	defer s.release()
+	return s.lockVolumes(ctx)
+}
+
+func waitForPID(t *testing.T, file string) int {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	t.Fatalf("no %s", file)
+	return 0
+}
+
+// running does not count a process that only waits for its parent to hear of its end.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
