@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+
+	"castellan.dev/castellan/kafka"
 )
 
 // Exit codes of every command.
@@ -62,7 +64,7 @@ func ExitCode(err error) int {
 		return ExitUsage
 	case refused(err):
 		return ExitRefused
-	case errors.As(err, &notFound), errors.As(err, &noMatch), isNotFound(err):
+	case errors.As(err, &notFound), errors.As(err, &noMatch), isNotFound(err), isUnknownTopic(err):
 		return ExitNotFound
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return ExitTimeout
@@ -89,6 +91,14 @@ func refused(err error) bool {
 func isNotFound(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status) && apierrors.IsNotFound(err)
+}
+
+// unknownTopic is Kafka's UNKNOWN_TOPIC_OR_PARTITION.
+const unknownTopic = 3
+
+func isUnknownTopic(err error) bool {
+	var refused *kafka.RefusedError
+	return errors.As(err, &refused) && refused.Code == unknownTopic
 }
 
 func isTimeout(err error) bool {

@@ -90,7 +90,7 @@ func (k keeper) once(ctx context.Context) string {
 }
 
 func (k keeper) stop(cmd *exec.Cmd, ended <-chan error) error {
-	if err := signal(cmd.Process, syscall.SIGTERM); err != nil {
+	if err := send(cmd.Process, syscall.SIGTERM); err != nil {
 		k.log.Error("child cannot be stopped", slog.String("child", k.name), slog.String("error", err.Error()))
 	}
 	timer := time.NewTimer(childGrace)
@@ -101,7 +101,7 @@ func (k keeper) stop(cmd *exec.Cmd, ended <-chan error) error {
 	case <-timer.C:
 	}
 	k.log.Error("child took too long to stop and was killed", slog.String("child", k.name), slog.Duration("after", childGrace))
-	if err := signal(cmd.Process, syscall.SIGKILL); err != nil {
+	if err := send(cmd.Process, syscall.SIGKILL); err != nil {
 		k.log.Error("child cannot be killed", slog.String("child", k.name), slog.String("error", err.Error()))
 	}
 	return <-ended

@@ -81,10 +81,9 @@ func awaitStopped(ctx context.Context, c client.Client, o DownOptions) error {
 	defer ticker.Stop()
 	var left []string
 	for {
-		var nodes api.KafkaNodeList
-		err := c.List(ctx, &nodes)
+		now, err := notStopped(ctx, c)
 		if err == nil {
-			left = notStopped(nodes.Items)
+			left = now
 			if len(left) == 0 {
 				return nil
 			}
@@ -102,12 +101,27 @@ func awaitStopped(ctx context.Context, c client.Client, o DownOptions) error {
 	}
 }
 
-func notStopped(nodes []api.KafkaNode) []string {
+// notStopped lists what still runs or may still be started: an operator that has not seen
+// the wish to stop could be making nodes just now.
+func notStopped(ctx context.Context, c client.Client) ([]string, error) {
+	var clusters api.KafkaClusterList
+	if err := c.List(ctx, &clusters); err != nil {
+		return nil, fmt.Errorf("list the KafkaClusters: %w", err)
+	}
 	var left []string
-	for _, n := range nodes {
+	for i := range clusters.Items {
+		if kc := &clusters.Items[i]; kc.Status.ObservedGeneration < kc.Generation {
+			left = append(left, fmt.Sprintf("%s/%s waits for the operator", kc.Namespace, kc.Name))
+		}
+	}
+	var nodes api.KafkaNodeList
+	if err := c.List(ctx, &nodes); err != nil {
+		return nil, fmt.Errorf("list the KafkaNodes: %w", err)
+	}
+	for _, n := range nodes.Items {
 		if n.Status.State != api.NodeStopped {
 			left = append(left, n.Namespace+"/"+n.Spec.ClusterName+" "+describeNode(n))
 		}
 	}
-	return left
+	return left, nil
 }

@@ -69,7 +69,7 @@ func (id identity) end(ctx context.Context, grace time.Duration) error {
 	if !id.alive() {
 		return nil
 	}
-	if err := signal(process, syscall.SIGTERM); err != nil {
+	if err := send(process, syscall.SIGTERM); err != nil {
 		return err
 	}
 	// A caller in a hurry is no reason to cut an orderly stop short.
@@ -78,7 +78,7 @@ func (id identity) end(ctx context.Context, grace time.Duration) error {
 	if id.awaitEnd(graceful) == nil {
 		return nil
 	}
-	if err := signal(process, syscall.SIGKILL); err != nil {
+	if err := send(process, syscall.SIGKILL); err != nil {
 		return err
 	}
 	killed, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -100,7 +100,7 @@ func (id identity) awaitEnd(ctx context.Context) error {
 	return nil
 }
 
-func signal(p *os.Process, s syscall.Signal) error {
+func send(p *os.Process, s syscall.Signal) error {
 	if err := p.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("send %s to process %d: %w", s, p.Pid, err)
 	}

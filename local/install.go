@@ -3,14 +3,13 @@ package local
 import (
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -190,14 +189,33 @@ func parseDocuments(text string) ([]*unstructured.Unstructured, error) {
 	return objects, nil
 }
 
-// accepts says whether the API server answers a request with the administrator's rights.
-func accepts(ctx context.Context, c client.Client) error {
-	err := c.Get(ctx, client.ObjectKey{Name: "default"}, &corev1.Namespace{})
-	if err != nil && !apierrors.IsNotFound(err) {
+// accepts says whether the API server is ready for everybody: its own rights and first
+// namespaces are there, not only its port.
+func accepts(ctx context.Context, config *rest.Config) error {
+	httpClient, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return fmt.Errorf("connect to the API server: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+	if err != nil {
+		return fmt.Errorf("ask the API server whether it is ready: %w", err)
+	}
+	response, err := httpClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask the API server whether it is ready: %w", err)
+	}
+	if err := response.Body.Close(); err != nil {
+		return fmt.Errorf("ask the API server whether it is ready: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the API server is not ready: %s", response.Status)
+	}
+	c, err := newClient(config)
+	if err != nil {
 		return err
 	}
-	if err != nil {
-		return errors.New("its first namespaces are not there yet")
+	if err := c.Get(ctx, client.ObjectKey{Name: "default"}, &corev1.Namespace{}); err != nil {
+		return fmt.Errorf("look for the API server's first namespaces: %w", err)
 	}
 	return nil
 }

@@ -3,17 +3,22 @@ package local
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/kafka"
+	"castellan.dev/castellan/pki"
 )
 
 const (
@@ -98,8 +103,11 @@ func (w *waiter) look(ctx context.Context) (*api.KafkaCluster, string, error) {
 		}
 		return c, fmt.Sprintf("the control plane does not answer: %v", err), nil
 	}
-	if c.Spec.State == api.StateStopped || conditionNow(c, api.ConditionReady, metav1.ConditionTrue) != nil {
+	if c.Spec.State == api.StateStopped {
 		return c, "", nil
+	}
+	if conditionNow(c, api.ConditionReady, metav1.ConditionTrue) != nil {
+		return c, w.serves(ctx, c), nil
 	}
 	if refused := conditionNow(c, api.ConditionAccepted, metav1.ConditionFalse); refused != nil {
 		return nil, "", &RefusedError{Cluster: w.key.String(), Message: refused.Message}
@@ -112,6 +120,49 @@ func (w *waiter) look(ctx context.Context) (*api.KafkaCluster, string, error) {
 		return c, fmt.Sprintf("the control plane does not answer: %v", err), nil
 	}
 	return c, describe(c, nodes.Items), nil
+}
+
+// serves asks Kafka itself: after a reboot the API still says what was true before it. It
+// returns what is waited for.
+func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
+	for _, l := range c.Status.Listeners {
+		config, err := w.clientConfig(ctx, c.Namespace, l)
+		if err != nil {
+			return err.Error()
+		}
+		kc, err := kafka.Dial(ctx, config)
+		if err != nil {
+			return fmt.Sprintf("Kafka does not answer yet: %v", err)
+		}
+		topics, err := kc.Topics(ctx)
+		kc.Close()
+		if err != nil {
+			return fmt.Sprintf("Kafka does not answer yet: %v", err)
+		}
+		for _, t := range topics {
+			if t.Offline > 0 {
+				return fmt.Sprintf("topic %s has %d partitions without a leader", t.Name, t.Offline)
+			}
+		}
+	}
+	return ""
+}
+
+func (w *waiter) clientConfig(ctx context.Context, namespace string, l api.ListenerStatus) (kafka.ClientConfig, error) {
+	config := kafka.ClientConfig{Brokers: strings.Split(l.BootstrapServers, ","), ID: userManager}
+	if l.CASecretRef == nil {
+		return config, nil
+	}
+	var secret corev1.Secret
+	if err := w.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: l.CASecretRef.Name}, &secret); err != nil {
+		return config, fmt.Errorf("read the cluster's CA: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(secret.Data[pki.KeyCACert]) {
+		return config, fmt.Errorf("secret %s holds no CA", secret.Name)
+	}
+	config.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return config, nil
 }
 
 // blocked fails when the same thing has blocked the cluster for long enough.
