@@ -115,7 +115,8 @@ func verb(before, after *unstructured.Unstructured) string {
 	switch {
 	case before == nil || before.GetUID() == "":
 		return "created"
-	case before.GetResourceVersion() == after.GetResourceVersion():
+	case before.GetResourceVersion() == after.GetResourceVersion() && before.GetGeneration() == after.GetGeneration():
+		// A dry run gives no new resource version, but counts a changed spec.
 		return "unchanged"
 	default:
 		return "configured"

@@ -8,8 +8,6 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-
-	"castellan.dev/castellan/kafka"
 )
 
 // Exit codes of every command.
@@ -93,12 +91,10 @@ func isNotFound(err error) bool {
 	return errors.As(err, &status) && apierrors.IsNotFound(err)
 }
 
-// unknownTopic is Kafka's UNKNOWN_TOPIC_OR_PARTITION.
-const unknownTopic = 3
-
+// isUnknownTopic knows Kafka's answer by its name in the protocol, which stands in every
+// message about it.
 func isUnknownTopic(err error) bool {
-	var refused *kafka.RefusedError
-	return errors.As(err, &refused) && refused.Code == unknownTopic
+	return strings.Contains(err.Error(), "UNKNOWN_TOPIC_OR_PARTITION")
 }
 
 func isTimeout(err error) bool {
