@@ -167,6 +167,22 @@ func (b *bench) until(what string, within time.Duration, fact func(layout.Report
 	}
 }
 
+// eventually waits for a fact, at most 20 seconds.
+func eventually(t *testing.T, what string, fact func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !fact() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("no %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
 func (b *bench) untilAsking() layout.Report {
 	b.t.Helper()
 	return b.until("question", 30*time.Second, func(r layout.Report) bool { return r.Nonce != "" })
@@ -311,9 +327,14 @@ func newAuthority(t *testing.T) *authority {
 // leaf is a new key with its certificate in one PEM text, and the certificate's DER.
 func (a *authority) leaf(t *testing.T, name string, serial int64) (text string, der []byte) {
 	t.Helper()
+	return a.leafOf(t, pkix.Name{CommonName: name, Organization: []string{"castellan"}}, serial)
+}
+
+func (a *authority) leafOf(t *testing.T, subject pkix.Name, serial int64) (text string, der []byte) {
+	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name, Organization: []string{"castellan"}},
+		SerialNumber: big.NewInt(serial), Subject: subject,
 		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}

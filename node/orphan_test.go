@@ -46,12 +46,7 @@ func TestKilledSupervisorTakesKafkaWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	deadline := time.Now().Add(10 * time.Second)
-	for running(pid) {
-		if time.Now().After(deadline) {
-			t.Fatal("Kafka outlives its supervisor")
-		}
-	}
+	eventually(t, "end of Kafka after its supervisor's", func() bool { return !running(pid) })
 }
 
 // Two supervisors never run on one folder, nor on one disk.
@@ -83,20 +78,15 @@ func lockAll(ctx context.Context, dir string, volumes []layout.Volume) error {
 
 func waitForPID(t *testing.T, file string) int {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for time.Now().Before(deadline) {
+	pid := 0
+	eventually(t, "file "+file, func() bool {
 		data, err := os.ReadFile(file)
-		if err != nil {
-			continue
+		if err == nil {
+			pid, err = strconv.Atoi(strings.TrimSpace(string(data)))
 		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pid
-	}
-	t.Fatalf("no %s", file)
-	return 0
+		return err == nil
+	})
+	return pid
 }
 
 // running does not count a process that only waits for its parent to hear of its end.

@@ -127,10 +127,10 @@ func (w *watcher) unanswered(err error) {
 	switch {
 	case w.s.report.get().Ready && w.silent < silentAfter:
 	case w.s.wasReady:
-		w.tell(false, ReasonNotResponding, fmt.Sprintf("Kafka gives no answer: %v", err))
+		w.tell(false, ReasonNotResponding, clip(fmt.Sprintf("Kafka gives no answer: %v", err), 500))
 	default:
 		reason, message := w.log.progress()
-		w.tell(false, reason, fmt.Sprintf("%s (asked it: %v)", message, err))
+		w.tell(false, reason, message+clip(fmt.Sprintf(" (asked it: %v)", err), 300))
 	}
 }
 
@@ -178,12 +178,12 @@ func readLog(path string) *logReader {
 func (l *logReader) progress() (reason, message string) {
 	for _, line := range l.news() {
 		switch {
-		case strings.Contains(line, "Loading logs from log dirs"), strings.Contains(line, "Attempting recovery for all logs"):
+		case strings.Contains(line, "Loading logs from log dirs"):
 			l.recovering = true
 		case strings.Contains(line, " Loaded ") && strings.Contains(line, " logs in "):
 			l.recovering = false
 		}
-		if l.recovering && (strings.Contains(line, "ecovering") || strings.Contains(line, "remaining")) {
+		if l.recovering && (strings.Contains(line, " Recovering ") || strings.Contains(line, "Completed load of ")) {
 			l.last = line
 		}
 	}
