@@ -4,6 +4,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -56,12 +58,7 @@ func (n Node) Broker() bool { return hasRole(n.Roles, api.RoleBroker) }
 func (n Node) Controller() bool { return hasRole(n.Roles, api.RoleController) }
 
 func hasRole(roles []api.Role, role api.Role) bool {
-	for _, r := range roles {
-		if r == role {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(roles, role)
 }
 
 // Severity of a Problem.

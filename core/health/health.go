@@ -9,9 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"

@@ -40,6 +40,7 @@ func BenchmarkCompute(b *testing.B) {
 
 // measure holds one Compute against the bounds.
 func measure(b *testing.B, m cluster.Model, have plan.World, now time.Time) {
+	b.Helper()
 	b.ReportAllocs()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -86,7 +86,7 @@ func (pl *placer) place(w *cluster.Node) (*api.KafkaNodeSpec, string) {
 		fit = append(fit, &pl.hosts[i])
 	}
 	if len(fit) == 0 {
-		return nil, fmt.Sprintf("node %d has no place: %s", w.ID, someOf(whynot, 5))
+		return nil, fmt.Sprintf("node %d has no place: %s", w.ID, someOf(whynot))
 	}
 	slices.SortStableFunc(fit, func(a, b *placedHost) int { return pl.compare(a, b, w) })
 	h := fit[0]

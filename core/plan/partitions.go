@@ -21,7 +21,7 @@ func newImpact(k *Kafka, candidates []*Node, down map[int32]bool) *impact {
 	im := &impact{kafka: k, first: make([]int32, len(k.Topics)), parts: make(map[int32][]int32, len(candidates))}
 	total := 0
 	for i := range k.Topics {
-		im.first[i] = int32(total) //nolint:gosec // far below 2^31 partitions
+		im.first[i] = int32(total) // far below 2^31 partitions
 		total += len(k.Topics[i].Partitions)
 	}
 	im.slack = make([]int16, total)
@@ -32,7 +32,7 @@ func newImpact(k *Kafka, candidates []*Node, down map[int32]bool) *impact {
 	for i := range k.Topics {
 		t := &k.Topics[i]
 		for j := range t.Partitions {
-			im.sweep(im.first[i]+int32(j), t.MinISR, t.Partitions[j].ISR, down) //nolint:gosec // as above
+			im.sweep(im.first[i]+int32(j), t.MinISR, t.Partitions[j].ISR, down)
 		}
 	}
 	return im
@@ -86,7 +86,7 @@ func (im *impact) hurt(id int32) string {
 			}
 		}
 	}
-	return someOf(names, 5)
+	return someOf(names)
 }
 
 // never says whether a partition of this broker could not spare a replica even with all of
@@ -103,7 +103,7 @@ func (im *impact) never(id int32) (bool, string) {
 			}
 		}
 	}
-	return len(names) > 0, someOf(names, 5)
+	return len(names) > 0, someOf(names)
 }
 
 func (im *impact) find(index int32) (topic, partition int) {

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -76,10 +77,7 @@ func setConfig(m *cluster.Model, pool, key, value string) {
 		if m.Nodes[i].Pool != pool {
 			continue
 		}
-		c := map[string]string{}
-		for k, v := range m.Nodes[i].Process.Config {
-			c[k] = v
-		}
+		c := maps.Clone(m.Nodes[i].Process.Config)
 		c[key] = value
 		m.Nodes[i].Process.Config = c
 	}

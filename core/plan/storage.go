@@ -275,11 +275,12 @@ func lastCopies(topics []Topic, id int32) string {
 			}
 		}
 	}
-	return someOf(names, 5)
+	return someOf(names)
 }
 
 // someOf lists the first few names and says that there are more.
-func someOf(names []string, most int) string {
+func someOf(names []string) string {
+	const most = 5
 	if len(names) <= most {
 		return strings.Join(names, ", ")
 	}

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/layout"
@@ -120,9 +122,7 @@ func (w *World) setConfig(s plan.Step) {
 }
 
 func apply(onto map[string]string, s plan.Step) {
-	for k, v := range s.Set {
-		onto[k] = v
-	}
+	maps.Copy(onto, s.Set)
 	for _, k := range s.Delete {
 		delete(onto, k)
 	}
@@ -215,12 +215,13 @@ func (w *World) Config() map[string]string { return w.config }
 
 // String is the world in one line, for failures.
 func (w *World) String() string {
-	s := fmt.Sprintf("cluster %q leader %d:", w.ClusterID, w.leader)
+	var s strings.Builder
+	fmt.Fprintf(&s, "cluster %q leader %d:", w.ClusterID, w.leader)
 	for _, id := range w.ids() {
 		n := w.nodes[id]
-		s += fmt.Sprintf(" %d(%s %s age %d)", id, w.status(n).State, n.dir, n.age)
+		fmt.Fprintf(&s, " %d(%s %s age %d)", id, w.status(n).State, n.dir, n.age)
 	}
-	return s
+	return s.String()
 }
 
 // Spare says whether every partition has a serving in-sync copy besides this node's, so

@@ -220,13 +220,13 @@ func (w *World) quorum() plan.Quorum {
 		if n.running != "" && n.age >= startTicks+voterTicks {
 			r.LastCaughtUp = 0
 		}
-		if dir, votes := w.voters[id]; votes {
-			if dir != n.dir {
-				q.Voters = append(q.Voters, plan.Replica{ID: id, DirectoryID: dir, LastCaughtUp: time.Hour})
-			} else {
-				q.Voters = append(q.Voters, r)
-				continue
-			}
+		dir, votes := w.voters[id]
+		if votes && dir == n.dir {
+			q.Voters = append(q.Voters, r)
+			continue
+		}
+		if votes {
+			q.Voters = append(q.Voters, plan.Replica{ID: id, DirectoryID: dir, LastCaughtUp: time.Hour})
 		}
 		if n.running != "" {
 			q.Observers = append(q.Observers, r)
@@ -355,12 +355,15 @@ func (w *World) follow() {
 	}
 	for i := range w.topics {
 		for j := range w.topics[i].Partitions {
-			w.followOne(&w.topics[i].Partitions[j])
+			w.sync(&w.topics[i].Partitions[j])
+			w.lead(&w.topics[i].Partitions[j])
 		}
 	}
 }
 
-func (w *World) followOne(p *plan.Partition) {
+// sync takes replicas that do not serve out of a partition's ISR, and those that have
+// caught up back in.
+func (w *World) sync(p *plan.Partition) {
 	for _, r := range p.Replicas {
 		n := w.nodes[r]
 		at := slices.Index(p.ISR, r)
@@ -372,6 +375,10 @@ func (w *World) followOne(p *plan.Partition) {
 			p.ISR = append(slices.Clone(p.ISR), r)
 		}
 	}
+}
+
+// lead gives a partition a leader from its ISR when it has none that serves.
+func (w *World) lead(p *plan.Partition) {
 	if n := w.nodes[p.Leader]; p.Leader >= 0 && n != nil && w.serving(n) && slices.Contains(p.ISR, p.Leader) {
 		return
 	}
