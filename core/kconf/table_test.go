@@ -144,11 +144,11 @@ func TestWhatBecomesOfKeysAcrossMinors(t *testing.T) {
 func TestTopicKeysNameTheBrokerKeysBehindThem(t *testing.T) {
 	table := tableFor(t, "4.3.1")
 	for name, want := range map[string][]string{
-		"retention.ms":                            {"log.retention.ms", "log.retention.minutes", "log.retention.hours"},
-		"segment.ms":                              {"log.roll.ms", "log.roll.hours"},
-		"min.insync.replicas":                     {"min.insync.replicas"},
-		"remote.storage.enable":                   nil,
 		"follower.replication.throttled.replicas": nil,
+		"retention.ms":          {"log.retention.ms", "log.retention.minutes", "log.retention.hours"},
+		"segment.ms":            {"log.roll.ms", "log.roll.hours"},
+		"min.insync.replicas":   {"min.insync.replicas"},
+		"remote.storage.enable": nil,
 	} {
 		k, ok := table.TopicKey(name)
 		if diff := cmp.Diff(want, k.BrokerKeys); !ok || diff != "" {
