@@ -66,9 +66,13 @@ func (q tableQuery) page(ctx context.Context, client rest.Interface, next string
 			}
 		}
 	}
-	raw, err := request.Do(ctx).Raw()
+	result := request.Do(ctx)
+	if err := result.Error(); err != nil {
+		return nil, err // the server's own words; Raw would not read them
+	}
+	raw, err := result.Raw()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the server's table: %w", err)
 	}
 	var t metav1.Table
 	if err := json.Unmarshal(raw, &t); err != nil {

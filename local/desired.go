@@ -92,10 +92,10 @@ func newestKafka() (string, error) {
 
 // generatedCluster is the KafkaCluster that `up` makes when it is given no file: combined
 // nodes on this machine with a plaintext listener on loopback.
-func generatedCluster(version string, nodes int) *unstructured.Unstructured {
+func generatedCluster(version string, nodes int, config map[string]any) *unstructured.Unstructured {
 	return object("KafkaCluster", defaultNamespace, defaultName, map[string]any{
 		"version": version,
-		"config":  replication(version, nodes),
+		"config":  config,
 		"pools": []any{map[string]any{
 			"name":      defaultPool,
 			"roles":     []any{string(api.RoleBroker), string(api.RoleController)},

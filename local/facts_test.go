@@ -134,7 +134,7 @@ func TestGeneratedClusterFitsItsNodes(t *testing.T) {
 			"transaction.state.log.replication.factor": "3", "transaction.state.log.min.isr": "2",
 		}},
 	} {
-		clusters, err := clustersOf([]*unstructured.Unstructured{generatedCluster(c.version, c.nodes)})
+		clusters, err := clustersOf([]*unstructured.Unstructured{generatedCluster(c.version, c.nodes, replication(c.version, c.nodes))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestGeneratedClusterFitsItsNodes(t *testing.T) {
 
 func TestUpDecidesWhatToWrite(t *testing.T) {
 	existing := []api.KafkaCluster{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kafka"}}}
-	existing[0].Spec = api.KafkaClusterSpec{Version: "4.2.1", Pools: []api.Pool{{Name: "nodes", Replicas: 5}}}
+	existing[0].Spec = api.KafkaClusterSpec{Version: "4.2.1", Config: api.Config{"min.insync.replicas": "1"}, Pools: []api.Pool{{Name: "nodes", Replicas: 5}}}
 	for _, c := range []struct {
 		reason        string
 		options       UpOptions
@@ -181,7 +181,10 @@ func TestUpDecidesWhatToWrite(t *testing.T) {
 			}
 			continue
 		}
-		want := generatedCluster(c.version, int(c.nodes))
+		want := generatedCluster(c.version, int(c.nodes), replication(c.version, int(c.nodes)))
+		if len(c.existing) > 0 {
+			want = generatedCluster(c.version, int(c.nodes), map[string]any{"min.insync.replicas": "1"})
+		}
 		if diff := cmp.Diff(want.Object, objects[0].Object); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.reason, diff)
 		}

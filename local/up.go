@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,17 +198,10 @@ func (u *up) decide(objects []*unstructured.Unstructured, existing []api.KafkaCl
 		return objects, false, nil
 	}
 	version, nodes := u.KafkaVersion, u.Nodes
-	for _, c := range existing {
-		if c.Namespace != defaultNamespace || c.Name != defaultName {
-			continue
-		}
-		if version == "" {
-			version = c.Spec.Version
-		}
-		for _, p := range c.Spec.Pools {
-			if nodes == 0 && p.Name == defaultPool {
-				nodes = int(p.Replicas)
-			}
+	var config map[string]any
+	for i := range existing {
+		if c := &existing[i]; c.Namespace == defaultNamespace && c.Name == defaultName {
+			version, nodes, config = cmp.Or(version, c.Spec.Version), cmp.Or(nodes, nodesOf(c)), configOf(c)
 		}
 	}
 	if version == "" {
@@ -215,10 +209,30 @@ func (u *up) decide(objects []*unstructured.Unstructured, existing []api.KafkaCl
 			return nil, false, err
 		}
 	}
-	if nodes == 0 {
-		nodes = defaultNodes
+	nodes = cmp.Or(nodes, defaultNodes)
+	if config == nil {
+		config = replication(version, nodes)
 	}
-	return []*unstructured.Unstructured{generatedCluster(version, nodes)}, true, nil
+	return []*unstructured.Unstructured{generatedCluster(version, nodes, config)}, true, nil
+}
+
+func nodesOf(c *api.KafkaCluster) int {
+	for _, p := range c.Spec.Pools {
+		if p.Name == defaultPool {
+			return int(p.Replicas)
+		}
+	}
+	return 0
+}
+
+// configOf keeps a cluster's configuration as it is: with more nodes a higher
+// min.insync.replicas would close the topics that were made with fewer copies.
+func configOf(c *api.KafkaCluster) map[string]any {
+	config := make(map[string]any, len(c.Spec.Config))
+	for key, value := range c.Spec.Config {
+		config[key] = string(value)
+	}
+	return config
 }
 
 // target notes the clusters to wait for: those that are written, else all that exist.

@@ -84,11 +84,19 @@ func (w *waiter) await(ctx context.Context) (Running, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Running{}, fmt.Errorf("KafkaCluster %s is not Ready (%s): %w; it goes on in the background, `castellan status` shows how; last line of %s: %s",
-				w.key, doing, ctx.Err(), w.Dir.Log(Operator), logTail(w.Dir.Log(Operator), 0, 1))
+			return Running{}, w.unfinished(ctx, doing)
 		case <-ticker.C:
 		}
 	}
+}
+
+// unfinished says how far the cluster is when waiting ends.
+func (w *waiter) unfinished(ctx context.Context, doing string) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("KafkaCluster %s is not Ready after %s (%s): %w; it goes on in the background, see `castellan status` and %s",
+			w.key, w.Timeout, doing, ctx.Err(), w.Dir.Log(Operator))
+	}
+	return fmt.Errorf("KafkaCluster %s is not Ready yet (%s): %w", w.key, doing, ctx.Err())
 }
 
 // look returns what is still waited for, nothing when the cluster is Ready.

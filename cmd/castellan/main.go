@@ -11,7 +11,9 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"castellan.dev/castellan/cli"
 	"castellan.dev/castellan/local"
@@ -46,6 +48,11 @@ func run() int {
 	}
 	root.AddCommand(execRecordedCommand())
 	root.AddCommand(w.processCommands()...)
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Name() != "operator" { // it has a log of its own
+			ctrl.SetLogger(logr.Discard())
+		}
+	}
 	return cli.Execute(ctx, root)
 }
 
