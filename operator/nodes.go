@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -61,9 +62,19 @@ func (p nodesPort) Write(ctx context.Context, of *api.KafkaCluster, spec *api.Ka
 			return err
 		}
 	}
+	// Status writes of others move the object between our read and our write; the spec is
+	// written by nobody else.
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return p.put(ctx, of, node, spec) })
+	if err != nil {
+		return fmt.Errorf("write KafkaNode %s: %w", node.Name, err)
+	}
+	return nil
+}
+
+func (p nodesPort) put(ctx context.Context, of *api.KafkaCluster, node *api.KafkaNode, spec *api.KafkaNodeSpec) error {
 	err := p.live.Get(ctx, client.ObjectKeyFromObject(node), node)
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("read KafkaNode %s: %w", node.Name, err)
+		return fmt.Errorf("read it: %w", err)
 	}
 	create := apierrors.IsNotFound(err)
 	if node.Labels == nil {
@@ -73,14 +84,9 @@ func (p nodesPort) Write(ctx context.Context, of *api.KafkaCluster, spec *api.Ka
 	controllerutil.AddFinalizer(node, nodeFinalizer)
 	node.Spec = *spec
 	if create {
-		err = p.client.Create(ctx, node, fieldOwner)
-	} else {
-		err = p.client.Update(ctx, node, fieldOwner)
+		return p.client.Create(ctx, node, fieldOwner)
 	}
-	if err != nil {
-		return fmt.Errorf("write KafkaNode %s: %w", node.Name, err)
-	}
-	return nil
+	return p.client.Update(ctx, node, fieldOwner)
 }
 
 // Delete implements engine.Nodes.
