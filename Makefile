@@ -15,6 +15,7 @@ version_of  = -X $(1).gitVersion=v$(kubernetes) -X $(1).gitMajor=$(word 1,$(k8s)
 ldflags    := $(call version_of,k8s.io/component-base/version) $(call version_of,k8s.io/client-go/pkg/version)
 locked     := $(patsubst packages/locks/kafka-%.lock,%,$(wildcard packages/locks/kafka-*.lock))
 lint       := $(CURDIR)/bin/tools/golangci-lint run --config $(CURDIR)/.golangci.yml
+crds       := crd:maxDescLen=300
 
 .PHONY: help build up test lint generate bench clean
 
@@ -38,10 +39,13 @@ test: build ## build what tests need and pass all of them, on real Kafka
 lint: bin/tools/.built ## lint both modules, import rules included, and check generated code
 	@$(slow_beat) "linting the main module" $(lint) ./...
 	@cd controlplane && ../$(slow_beat) "linting the control plane" $(lint) ./...
+	@new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
+	bin/tools/controller-gen object $(crds) paths=./api/... output:crd:dir="$$new" output:object:dir="$$new"; \
+	diff -r <(cd api/crds && sha256sum *.yaml) <(cd "$$new" && sha256sum *.yaml) && cmp {api/v1alpha1,"$$new"}/zz_generated.deepcopy.go \
+		|| { echo "generated code is older than api/v1alpha1: run 'make generate'" >&2; exit 1; }
 
 generate: bin/tools/.built ## regenerate deepcopy, CRDs, key tables, package locks and the TLS engine's jar
-	@bin/tools/controller-gen object paths=./api/...
-	@bin/tools/controller-gen crd:maxDescLen=300 paths=./api/... output:crd:dir=api/crds
+	@bin/tools/controller-gen object $(crds) paths=./api/... output:crd:dir=api/crds
 	@$(beat) "key tables, from Kafka itself" go generate ./core/kconf
 	@$(beat) "package locks for Kafka $(locked)" go run ./hack/packagelock -out packages/locks $(locked)
 	@$(beat) "the TLS engine" node/sslengine/build.sh
