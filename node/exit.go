@@ -72,8 +72,11 @@ func explain(e ending) (reason, message string) {
 	if e.code == 128+int(syscall.SIGKILL) {
 		return ReasonKilled, "Kafka was killed (SIGKILL) and nobody here did it: by hand, or by the kernel for lack of memory (see dmesg)"
 	}
+	// Not further back: what went wrong hours ago did not end it.
+	const recent = 100
+	lines := append(last(e.console, recent), last(e.server, recent)...)
 	for _, s := range symptoms() {
-		for _, line := range append(e.console, e.server...) {
+		for _, line := range lines {
 			if strings.Contains(line, s.text) {
 				return s.reason, s.message + ". " + clip(strings.TrimSpace(line), 500)
 			}

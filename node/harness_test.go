@@ -47,7 +47,8 @@ const directoryID = "aBcDeFgHiJkLmNoPqRsTuQ"
 // newBench prepares a combined node with one volume and one plaintext listener.
 func newBench(t *testing.T, archive string) *bench {
 	t.Helper()
-	root := t.TempDir()
+	// Longer than a socket's path may be, and with what must be escaped somewhere.
+	root := filepath.Join(t.TempDir(), "with blanks $x & %d "+strings.Repeat("x", 90))
 	b := &bench{t: t, dir: filepath.Join(root, "process"), ca: newAuthority(t)}
 	ports := freePorts(t, 3)
 	b.static = layout.Static{
@@ -90,6 +91,21 @@ func (b *bench) start() {
 	b.write(layout.LiveFile, b.live)
 	ctx, cancel := context.WithCancel(b.t.Context())
 	b.stop, b.exited = cancel, make(chan int, 1)
+	b.connect()
+	exited := b.exited
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		exited <- Run(ctx, b.config)
+	}()
+	b.t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// connect prepares the client of the supervisor's socket.
+func (b *bench) connect() {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		folder, err := os.Open(b.dir)
 		if err != nil {
@@ -100,17 +116,7 @@ func (b *bench) start() {
 		return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), layout.Socket))
 	}}
 	b.client = &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	exited := b.exited
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		exited <- Run(ctx, b.config)
-	}()
-	b.t.Cleanup(func() {
-		cancel()
-		<-done
-		transport.CloseIdleConnections()
-	})
+	b.t.Cleanup(transport.CloseIdleConnections)
 }
 
 func (b *bench) write(name string, content any) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/layout"
 )
 
@@ -93,4 +94,49 @@ func waitForPID(t *testing.T, file string) int {
 func running(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+// A power cut in the middle of a format leaves an empty disk, and a question with a new
+// nonce; the next answer makes it whole.
+func TestKilledWhileFormatting(t *testing.T) {
+	const fake = `for a; do case $last in --config) file=$a;; esac; last=$a; done
+[ -n "$file" ] || exit 7
+dir=$(sed -n 's/^metadata.log.dir=//p' "$file")
+if [ ! -e began ]; then mkdir "$dir/__cluster_metadata-0"; echo 1 > began; while :; do sleep 0.05; done; fi
+printf 'version=1\ncluster.id=` + thisCluster + `\nnode.id=1\ndirectory.id=` + directoryID + `\n' > "$dir/meta.properties"`
+	b := newFake(t, fake)
+	if err := os.RemoveAll(b.static.Volumes[0].Path); err != nil {
+		t.Fatal(err)
+	}
+	b.connect()
+	b.write(layout.StaticFile, b.static)
+	b.write(layout.LiveFile, b.live)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(b.config.Env, asSupervisor+"="+b.dir, "ARCHIVE="+b.config.Archive)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	var nonce string
+	eventually(t, "question", func() bool { nonce = b.report().Nonce; return nonce != "" })
+	b.answer(nonce)
+	waitForPID(t, filepath.Join(b.dir, "began"))
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if got := inspect(b.static.Volumes)[0]; got.State != api.VolumeEmpty {
+		t.Errorf("after the kill: %+v", got)
+	}
+	b.start()
+	again := b.untilAsking()
+	if again.Nonce == nonce {
+		t.Error("asks with the old nonce")
+	}
+	b.answer(again.Nonce)
+	b.wantFailure(7, ReasonKafkaExited)
+	if got := inspect(b.static.Volumes)[0]; got.State != api.VolumeFormatted || got.DirectoryID != directoryID {
+		t.Errorf("in the end: %+v", got)
+	}
 }

@@ -208,12 +208,11 @@ func (s *supervisor) options() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	logs := s.path(layout.LogDir)
-	options, err := layout.JVMOptions(s.static, logs)
+	options, err := layout.JVMOptions(s.static)
 	if err != nil {
 		return nil, fail(ExitConfig, ReasonBadConfig, "%v", err)
 	}
-	for _, dir := range []string{logs, s.path("kafka")} {
+	for _, dir := range []string{s.path(layout.LogDir), s.path("kafka")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make a folder of the process: %w", err)
 		}
@@ -221,12 +220,11 @@ func (s *supervisor) options() ([]string, error) {
 	if err := replaceFile(s.path(engineJar), sslengine.Jar()); err != nil {
 		return nil, err
 	}
-	logging := layout.Logging(s.static.Process.Version, logs)
-	file := s.path("kafka/" + logging.Name)
-	if err := replaceFile(file, []byte(logging.Content)); err != nil {
+	logging := layout.Logging(s.static.Process.Version)
+	if err := replaceFile(s.path(logging.Name), []byte(logging.Content)); err != nil {
 		return nil, err
 	}
-	return append(options, logging.Option(file), "-cp", classPath), nil
+	return append(options, logging.Option, "-cp", classPath), nil
 }
 
 // lockVolumes keeps two processes from formatting or running on one disk.

@@ -29,6 +29,7 @@ type watcher struct {
 	probe     *kafka.Probe
 	own       identity
 	stamp     string
+	bad       string // the stamp of files that could not be used
 	// unseen is true until the listeners were seen to serve the files' certificate.
 	unseen bool
 	next   time.Time
@@ -70,7 +71,10 @@ func (w *watcher) certificates(ctx context.Context) {
 	if stamp := w.s.stamp(); stamp != w.stamp {
 		own, err := w.s.readIdentity()
 		if err != nil {
-			w.s.log.WarnContext(ctx, "keep the last good certificate", slog.String("error", err.Error()))
+			if w.bad != stamp {
+				w.s.log.WarnContext(ctx, "keep the last good certificate", errorAttr(err))
+			}
+			w.bad = stamp
 			return // half replaced: the engine keeps the last good one as well
 		}
 		w.stamp, w.own, w.unseen = stamp, own, true

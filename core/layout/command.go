@@ -23,39 +23,34 @@ const (
 
 // LoggingFile is Kafka's logging configuration.
 type LoggingFile struct {
-	// Name of the file in the folder of PropertiesFile.
+	// Name of the file, relative to the process's folder.
 	Name    string
 	Content string
-	// Option makes the virtual machine use the file at an absolute path.
-	Option func(path string) string
+	// Option makes the virtual machine use it.
+	Option string
 }
 
 // Logging is the logging configuration of a Kafka version: log4j 2 from 4.0 on, before it
-// the kept-alive log4j 1. Files rotate by size into dir, which is an absolute path.
-func Logging(version, dir string) LoggingFile {
+// the kept-alive log4j 1. Files rotate by size. All paths are relative to the process's
+// folder: its own path may hold what would have to be escaped in as many ways.
+func Logging(version string) LoggingFile {
 	if Major(version) < 4 {
-		return LoggingFile{
-			Name:    "log4j.properties",
-			Content: log4j1(dir),
-			Option:  func(file string) string { return "-Dlog4j.configuration=file:" + file },
-		}
+		const name = "kafka/log4j.properties"
+		return LoggingFile{Name: name, Content: log4j1(), Option: "-Dlog4j.configuration=file:" + name}
 	}
-	return LoggingFile{
-		Name:    "log4j2.xml",
-		Content: log4j2(dir),
-		Option:  func(file string) string { return "-Dlog4j2.configurationFile=" + file },
-	}
+	const name = "kafka/log4j2.xml"
+	return LoggingFile{Name: name, Content: log4j2(), Option: "-Dlog4j2.configurationFile=" + name}
 }
 
 const logPattern = "[%d{ISO8601}] %p %m (%c{1})%n"
 
-func log4j1(dir string) string {
+func log4j1() string {
 	var b strings.Builder
 	b.WriteString("log4j.rootLogger=INFO, server\n")
 	for _, a := range [][2]string{{"server", ServerLog}, {"state", "state-change.log"}} {
 		prefix := "log4j.appender." + a[0]
 		fmt.Fprintf(&b, "%s=org.apache.log4j.RollingFileAppender\n", prefix)
-		fmt.Fprintf(&b, "%s.File=%s\n", prefix, strings.ReplaceAll(path.Join(dir, a[1]), `\`, `\\`))
+		fmt.Fprintf(&b, "%s.File=%s\n", prefix, path.Join(LogDir, a[1]))
 		fmt.Fprintf(&b, "%s.MaxFileSize=%s\n", prefix, logFileSize)
 		fmt.Fprintf(&b, "%s.MaxBackupIndex=%d\n", prefix, logFileCount)
 		fmt.Fprintf(&b, "%s.layout=org.apache.log4j.PatternLayout\n", prefix)
@@ -65,11 +60,11 @@ func log4j1(dir string) string {
 	return b.String()
 }
 
-func log4j2(dir string) string {
+func log4j2() string {
 	var b strings.Builder
 	b.WriteString("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Configuration status=\"ERROR\" shutdownHook=\"disable\">\n  <Appenders>\n")
 	for _, a := range [][2]string{{"server", ServerLog}, {"state", "state-change.log"}} {
-		file := xmlText(path.Join(dir, a[1]))
+		file := path.Join(LogDir, a[1])
 		fmt.Fprintf(&b, "    <RollingFile name=%q fileName=\"%s\" filePattern=\"%s.%%i\">\n", a[0], file, file)
 		fmt.Fprintf(&b, "      <PatternLayout pattern=\"%s\"/>\n", logPattern)
 		fmt.Fprintf(&b, "      <SizeBasedTriggeringPolicy size=%q/>\n", logFileSize)
@@ -80,11 +75,6 @@ func log4j2(dir string) string {
 	b.WriteString("    <Logger name=\"state.change.logger\" level=\"INFO\" additivity=\"false\"><AppenderRef ref=\"state\"/></Logger>\n")
 	b.WriteString("  </Loggers>\n</Configuration>\n")
 	return b.String()
-}
-
-// xmlText escapes what a path may hold for XML and for log4j's own lookups.
-func xmlText(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "$", "$$", "%", "%%").Replace(s)
 }
 
 // Major is the first number of a version, 0 if there is none.
@@ -107,8 +97,8 @@ func MinJava(version string) int {
 
 // JVMOptions are the options of the node's virtual machine before the class path: the heap,
 // Kafka's own defaults where the process does not choose otherwise, and the process's
-// options. logDir is an absolute path. An option that RefuseJVMOption refuses is an error.
-func JVMOptions(s Static, logDir string) ([]string, error) {
+// options. An option that RefuseJVMOption refuses is an error.
+func JVMOptions(s Static) ([]string, error) {
 	for _, option := range s.Process.JVMOptions {
 		if why := RefuseJVMOption(option); why != "" {
 			return nil, fmt.Errorf("option %q must not reach the Java virtual machine: %s; remove it from jvm.options", option, why)
@@ -134,9 +124,9 @@ func JVMOptions(s Static, logDir string) ([]string, error) {
 	options = append(options,
 		"-XX:MaxInlineLevel=15",
 		"-Djava.awt.headless=true",
-		"-Xlog:gc*:file="+path.Join(logDir, "gc.log")+":time,tags:filecount=4,filesize=16M",
-		"-XX:ErrorFile="+path.Join(logDir, "hs_err.log"),
-		"-Dkafka.logs.dir="+logDir,
+		"-Xlog:gc*:file="+path.Join(LogDir, "gc.log")+":time,tags:filecount=4,filesize=16M",
+		"-XX:ErrorFile="+path.Join(LogDir, "hs_err.log"),
+		"-Dkafka.logs.dir="+LogDir,
 	)
 	options = append(options, s.Process.JVMOptions...)
 	// Last, so that nothing before it keeps a process alive that has lost its memory.

@@ -65,12 +65,12 @@ func render(t *testing.T, golden *txtar.Archive) *txtar.Archive {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options, err := layout.JVMOptions(static, "/p/logs")
+	options, err := layout.JVMOptions(static)
 	if err != nil {
 		t.Fatal(err)
 	}
-	logging := layout.Logging(static.Process.Version, "/p/logs")
-	options = append(options, logging.Option("/p/kafka/"+logging.Name))
+	logging := layout.Logging(static.Process.Version)
+	options = append(options, logging.Option)
 	out.Files = append(out.Files,
 		txtar.File{Name: "server.properties", Data: kconf.Write(properties)},
 		txtar.File{Name: "jvm", Data: []byte(strings.Join(options, "\n") + "\n")},
@@ -149,7 +149,7 @@ func TestBindAddress(t *testing.T) {
 
 func TestJVMOptions(t *testing.T) {
 	s := layout.Static{Process: api.ProcessSpec{HeapBytes: 1 << 30, JVMOptions: []string{"-XX:+UseZGC"}}}
-	options, err := layout.JVMOptions(s, "/logs")
+	options, err := layout.JVMOptions(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +158,11 @@ func TestJVMOptions(t *testing.T) {
 		t.Errorf("another collector than the chosen one: %s", text)
 	}
 	s.Process.JVMOptions = []string{"-XX:OnError=reboot"}
-	if _, err := layout.JVMOptions(s, "/logs"); err == nil || !strings.Contains(err.Error(), "runs a command") {
+	if _, err := layout.JVMOptions(s); err == nil || !strings.Contains(err.Error(), "runs a command") {
 		t.Errorf("an option that runs a command: error %v", err)
 	}
 	s.Process.JVMOptions, s.Process.HeapBytes = nil, 0
-	if _, err := layout.JVMOptions(s, "/logs"); err == nil {
+	if _, err := layout.JVMOptions(s); err == nil {
 		t.Error("no heap is accepted")
 	}
 }
