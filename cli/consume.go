@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -99,7 +100,7 @@ func (c *consumeOptions) print(out *bufio.Writer, record kafka.Record) error {
 		return json.NewEncoder(out).Encode(record)
 	}
 	if c.keys != "" {
-		if _, err := out.Write(append(record.Key[:len(record.Key):len(record.Key)], c.keys...)); err != nil {
+		if _, err := out.Write(append(slices.Clip(record.Key), c.keys...)); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func (o *options) readFile(file string) ([]byte, error) {
 		}
 		return data, nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(file) //nolint:gosec // the user names the file
 	if err != nil {
 		return nil, fmt.Errorf("read the objects: %w", err)
 	}

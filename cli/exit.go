@@ -74,8 +74,7 @@ func ExitCode(err error) int {
 }
 
 func refused(err error) bool {
-	var own *RefusedError
-	if errors.As(err, &own) {
+	if _, own := errors.AsType[*RefusedError](err); own {
 		return true
 	}
 	var status apierrors.APIStatus

@@ -17,7 +17,7 @@ const (
 
 // readNode reads which node a process's folder is for; false when it is something else.
 func readNode(folder string) (nodeOnDisk, bool) {
-	data, err := os.ReadFile(filepath.Join(folder, processRun, layout.StaticFile))
+	data, err := os.ReadFile(filepath.Join(folder, processRun, layout.StaticFile)) //nolint:gosec // below the user's own --dir
 	if err != nil {
 		return nodeOnDisk{}, false
 	}

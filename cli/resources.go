@@ -51,7 +51,7 @@ func (c *connection) mapping(word string) (*meta.RESTMapping, error) {
 }
 
 // resource is where an object is written and read.
-func (c *connection) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, *meta.RESTMapping, error) {
+func (c *connection) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, *meta.RESTMapping, error) { //nolint:ireturn // client-go gives only the interface
 	gvk := o.GroupVersionKind()
 	m, err := c.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	if meta.IsNoMatchError(err) {
@@ -66,7 +66,7 @@ func (c *connection) resource(o *unstructured.Unstructured) (dynamic.ResourceInt
 	return c.of(m, o.GetNamespace()), m, nil
 }
 
-func (c *connection) of(m *meta.RESTMapping, namespace string) dynamic.ResourceInterface {
+func (c *connection) of(m *meta.RESTMapping, namespace string) dynamic.ResourceInterface { //nolint:ireturn // client-go gives only the interface
 	r := c.dynamic.Resource(m.Resource)
 	if m.Scope.Name() == meta.RESTScopeNameNamespace {
 		return r.Namespace(namespace)

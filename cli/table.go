@@ -81,7 +81,7 @@ func (q tableQuery) page(ctx context.Context, client rest.Interface, next string
 	return &t, nil
 }
 
-func (c *connection) rawClient(gv schema.GroupVersion) (rest.Interface, error) {
+func (c *connection) rawClient(gv schema.GroupVersion) (rest.Interface, error) { //nolint:ireturn // client-go gives only the interface
 	config := rest.CopyConfig(c.config)
 	config.GroupVersion = &gv
 	config.APIPath = "/apis"

@@ -69,7 +69,7 @@ func (k keeper) once(ctx context.Context) string {
 	}
 	defer func() { _ = log.Close() }()
 	written := logSize(k.dir.Log(k.name))
-	//nolint:contextcheck,noctx // the child is asked to stop, not killed, when ctx ends
+	//nolint:noctx,gosec // asked to stop, not killed, when ctx ends; the program is castellan itself
 	cmd := exec.Command(k.executable, append([]string{ExecCommand, k.dir.record(k.name)}, k.argv...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = k.env, log, log
 	// A session of its own: neither the terminal's Ctrl-C nor the end of the server reaches it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -135,7 +136,7 @@ func readObjects(file string) ([]*unstructured.Unstructured, error) {
 	if file == "-" {
 		name = "/dev/stdin"
 	}
-	data, err := os.ReadFile(name)
+	data, err := os.ReadFile(name) //nolint:gosec // the user names the file
 	if err != nil {
 		return nil, fmt.Errorf("read the objects to apply: %w", err)
 	}
@@ -212,7 +213,7 @@ func packageSpecs(clusters []*api.KafkaCluster, objects []*unstructured.Unstruct
 			continue
 		}
 		seen[c.Spec.Version] = true
-		spec, ok, err := findPackage(c, append(objects[:len(objects):len(objects)], builtin...))
+		spec, ok, err := findPackage(c, slices.Concat(objects, builtin))
 		if err != nil {
 			return nil, err
 		}

@@ -102,7 +102,7 @@ func (d Dir) lock() (*lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of the server: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits an int
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		err = errors.Join(err, f.Close())
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, errLocked
@@ -131,21 +131,21 @@ func (d Dir) serverRuns() (bool, error) {
 
 // writeFile replaces a file at once, readable by its owner only, unless it is the same already.
 func writeFile(path string, data []byte) error {
-	if old, err := os.ReadFile(path); err == nil && string(old) == string(data) {
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(data) { //nolint:gosec // a file of the folder
 		return nil
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when all went well
+	defer func() { _ = os.Remove(tmp.Name()) }() //nolint:gosec // its own; gone already when all went well
 	if _, err := tmp.Write(data); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), tmp.Close())
 	}
 	if err := tmp.Close(); err != nil {
 		return fmt.Errorf("close %s: %w", path, err)
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := os.Rename(tmp.Name(), path); err != nil { //nolint:gosec // a file of the folder
 		return fmt.Errorf("put %s in place: %w", path, err)
 	}
 	return nil

@@ -67,7 +67,7 @@ func startServer(d Dir, p Programs) (<-chan string, error) {
 	}
 	defer func() { _ = log.Close() }()
 	written := logSize(d.Log(ServerCommand))
-	//nolint:noctx // it outlives every context of this process
+	//nolint:noctx,gosec // it outlives every context of this process; the program is castellan itself
 	cmd := exec.Command(p.Executable, ServerCommand, "--dir", string(d), "--controlplane", p.ControlPlane)
 	cmd.Env, cmd.Stdout, cmd.Stderr = os.Environ(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

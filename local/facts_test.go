@@ -100,7 +100,7 @@ func TestLogIsBoundedAndKeepsItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	fmt.Fprint(log, strings.Repeat("old\n", 100))
 	if err := boundLog(path, 40); err != nil {
 		t.Fatal(err)

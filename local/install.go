@@ -49,7 +49,7 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	return config, nil
 }
 
-func newClient(config *rest.Config) (client.Client, error) {
+func newClient(config *rest.Config) (client.Client, error) { //nolint:ireturn // client-go gives only the interface
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, api.AddToScheme} {
 		if err := add(s); err != nil {

@@ -62,7 +62,7 @@ func boundLog(path string, limit int64) error {
 	if int64(len(data)) > limit {
 		data = data[int64(len(data))-limit:]
 	}
-	if err := os.WriteFile(path+".1", data, 0o600); err != nil {
+	if err := os.WriteFile(path+".1", data, 0o600); err != nil { //nolint:gosec // a log of the folder
 		return fmt.Errorf("keep the old log: %w", err)
 	}
 	if err := os.Truncate(path, 0); err != nil {

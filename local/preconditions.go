@@ -32,7 +32,7 @@ func checkJava(ctx context.Context) error {
 		java = filepath.Join(home, "bin", "java")
 	}
 	const remedy = "install a JDK or JRE %d or newer (Debian and Ubuntu: apt install openjdk-17-jre-headless), or set JAVA_HOME to one"
-	out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
+	out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput() //nolint:gosec // the user's own JAVA_HOME
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("no Java: %s was not found; "+remedy, java, minJava)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,10 +121,10 @@ func (s *server) endLeftovers(ctx context.Context) error {
 // run starts the children one after the other and returns when all of them have stopped.
 func (s *server) run(ctx context.Context) {
 	// Each child has a context of its own, so that they stop in order.
-	running := newStack()
+	running := &stack{}
 	defer running.stopAll(func(name string) { s.say(PhaseStopping, "stopping the "+name) })
 
-	running.start(ControlPlane, s.keeper(s.controlPlane()).run)
+	running.start(ctx, ControlPlane, s.keeper(s.controlPlane()).run)
 	admin, ok := s.awaitAPI(ctx)
 	if !ok {
 		return
@@ -132,8 +133,8 @@ func (s *server) run(ctx context.Context) {
 	if !s.prepare(ctx, admin) {
 		return
 	}
-	running.start(Operator, s.keeper(s.operator()).run)
-	running.start(Agent, s.keeper(s.agent()).run)
+	running.start(ctx, Operator, s.keeper(s.operator()).run)
+	running.start(ctx, Agent, s.keeper(s.agent()).run)
 	s.say(PhaseReady, "")
 	s.Log.InfoContext(ctx, "ready", slog.String("api", admin.Host))
 
@@ -279,10 +280,9 @@ type stack struct {
 	stops []func()
 }
 
-func newStack() *stack { return &stack{} }
-
-func (s *stack) start(name string, run func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
+// start gives each its own end: that of parent must not reach all of them at once.
+func (s *stack) start(parent context.Context, name string, run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -293,8 +293,8 @@ func (s *stack) start(name string, run func(context.Context)) {
 }
 
 func (s *stack) stopAll(tell func(name string)) {
-	for i := len(s.stops) - 1; i >= 0; i-- {
+	for i, stop := range slices.Backward(s.stops) {
 		tell(s.names[i])
-		s.stops[i]()
+		stop()
 	}
 }

@@ -19,7 +19,7 @@ import (
 // place makes a folder with a short path, and names the programs of a test.
 func place(t *testing.T) (Dir, Programs) {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "cl") // t.TempDir is too long for sockets
+	folder, err := os.MkdirTemp("", "cl") //nolint:usetesting // t.TempDir is too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,12 +43,13 @@ func place(t *testing.T) (Dir, Programs) {
 }
 
 func quiet(t *testing.T) *Progress {
+	t.Helper()
 	p := NewProgress(&strings.Builder{}, false)
 	t.Cleanup(p.Close)
 	return p
 }
 
-func connectAs(t *testing.T, kubeconfig string) client.Client {
+func connectAs(t *testing.T, kubeconfig string) client.Client { //nolint:ireturn // controller-runtime gives only the interface
 	t.Helper()
 	config, err := restConfig(kubeconfig)
 	if err != nil {

@@ -26,6 +26,8 @@ const (
 	// patience is how long the same thing may block before `up` gives up on it. The cluster
 	// stays as it is, and goes on when the cause is mended.
 	patience = 30 * time.Second
+	// passing is how long a block may stand without being told: many go away by themselves.
+	passing = 3 * time.Second
 	// tooOften is how many times operator or agent may end before `up` gives up.
 	tooOften = 5
 )
@@ -62,6 +64,7 @@ type waiter struct {
 	// stalled is what blocks, since when.
 	stalled string
 	since   time.Time
+	told    bool
 }
 
 func (w *waiter) await(ctx context.Context) (Running, error) {
@@ -181,7 +184,10 @@ func (w *waiter) blocked(c *api.KafkaCluster) error {
 		return nil
 	}
 	if stalled.Message != w.stalled {
-		w.stalled, w.since = stalled.Message, time.Now()
+		w.stalled, w.since, w.told = stalled.Message, time.Now(), false
+	}
+	if !w.told && time.Since(w.since) > passing {
+		w.told = true
 		w.Progress.Done("KafkaCluster %s is blocked: %s", w.key, stalled.Message)
 	}
 	if time.Since(w.since) < patience {

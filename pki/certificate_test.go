@@ -68,8 +68,7 @@ func TestNodeAndOperatorTrustEachOther(t *testing.T) {
 
 func handshake(server, client *tls.Config) error {
 	a, b := net.Pipe()
-	defer a.Close()
-	defer b.Close()
+	defer func() { _, _ = a.Close(), b.Close() }()
 	served := make(chan error, 1)
 	go func() { served <- tls.Server(a, server).Handshake() }()
 	if err := tls.Client(b, client).Handshake(); err != nil {

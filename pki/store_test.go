@@ -29,6 +29,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
+	t.Helper()
 	w := &world{t: t, now: day(0)}
 	w.client = fake.NewClientBuilder().WithObjects(objects...).WithInterceptorFuncs(interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {

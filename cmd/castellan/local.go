@@ -266,7 +266,7 @@ func parsePorts(text string) (*local.PortRange, error) {
 }
 
 func newProgress() *local.Progress {
-	return local.NewProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))) //nolint:gosec // a descriptor fits an int
+	return local.NewProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
 }
 
 // translate gives errors of package local the exit codes of package cli.

@@ -20,7 +20,7 @@ import (
 )
 
 // version is set when a release is built.
-var version = "" //nolint:gochecknoglobals // set by the linker
+var version = ""
 
 func main() {
 	os.Exit(run())
