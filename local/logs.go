@@ -20,7 +20,7 @@ const (
 // openLog opens a log for appending. Children write to the file itself, not to a pipe of
 // the server, so that they outlive it.
 func openLog(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // a log of the folder
 	if err != nil {
 		return nil, fmt.Errorf("open the log %s: %w", path, err)
 	}
@@ -55,7 +55,7 @@ func boundLog(path string, limit int64) error {
 	if err != nil {
 		return fmt.Errorf("look at the log %s: %w", path, err)
 	}
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // a log of the folder
 	if err != nil {
 		return fmt.Errorf("read the log %s: %w", path, err)
 	}

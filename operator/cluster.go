@@ -126,7 +126,7 @@ func (r *clusterReconciler) report(ctx context.Context, kc *api.KafkaCluster, st
 	if equality.Semantic.DeepEqual(before.Status, kc.Status) {
 		return nil
 	}
-	if err := r.client.Status().Patch(ctx, kc, client.MergeFrom(before), client.FieldOwner(fieldOwner)); err != nil {
+	if err := r.client.Status().Patch(ctx, kc, client.MergeFrom(before), fieldOwner); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	return nil

@@ -87,7 +87,7 @@ func (r *nodeReconciler) report(ctx context.Context, node *api.KafkaNode, status
 	}
 	before := node.DeepCopy()
 	node.Status = status
-	err := r.client.Status().Patch(ctx, node, client.MergeFrom(before), client.FieldOwner(fieldOwner))
+	err := r.client.Status().Patch(ctx, node, client.MergeFrom(before), fieldOwner)
 	return client.IgnoreNotFound(err)
 }
 

@@ -76,7 +76,7 @@ func randomIDs(n int) plan.Fresh {
 func randomID() string {
 	for {
 		b := make([]byte, 16)
-		rand.Read(b) //nolint:errcheck // never fails (crypto/rand, Go 1.24)
+		rand.Read(b) // never fails
 		if b[0] == 0 {
 			continue
 		}

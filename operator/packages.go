@@ -135,7 +135,7 @@ func (r *packageReconciler) report(ctx context.Context, pkg *api.Package, status
 	}
 	before := pkg.DeepCopy()
 	pkg.Status = status
-	return client.IgnoreNotFound(r.client.Status().Patch(ctx, pkg, client.MergeFrom(before), client.FieldOwner(fieldOwner)))
+	return client.IgnoreNotFound(r.client.Status().Patch(ctx, pkg, client.MergeFrom(before), fieldOwner))
 }
 
 func (r *packageReconciler) setup(mgr ctrl.Manager) error {

@@ -25,6 +25,7 @@ import (
 var kafkaVersions = []string{"3.9.2", "4.3.1"}
 
 func TestNewConnectionsUseTheFilesOfTheMoment(t *testing.T) {
+	t.Parallel()
 	oldCA, newCA := newAuthority(t, "old"), newAuthority(t, "new")
 	for _, version := range kafkaVersions {
 		t.Run(version, func(t *testing.T) {
@@ -57,6 +58,7 @@ func TestNewConnectionsUseTheFilesOfTheMoment(t *testing.T) {
 }
 
 func TestUnusableFilesKeepTheLastGoodOnes(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "ca")
 	other := ca.leaf(t, 7)
 	good := ca.leaf(t, 1)
@@ -155,62 +157,62 @@ type probe struct {
 	out       *bufio.Scanner
 }
 
-func startProbe(t testing.TB, version, pair, trusted string) *probe {
-	return startProbeOf(t, Class, version, pair, trusted)
+func startProbe(tb testing.TB, version, pair, trusted string) *probe {
+	return startProbeOf(tb, Class, version, pair, trusted)
 }
 
-func startProbeOf(t testing.TB, class, version, pair, trusted string) *probe {
-	t.Helper()
-	dir := t.TempDir()
+func startProbeOf(tb testing.TB, class, version, pair, trusted string) *probe {
+	tb.Helper()
+	dir := tb.TempDir()
 	p := &probe{
-		t:         t,
+		t:         tb,
 		keyFile:   filepath.Join(dir, "node.pem"),
 		trustFile: filepath.Join(dir, "trust.pem"),
 		logFile:   filepath.Join(dir, "log"),
 	}
 	p.keyPair(pair)
 	p.trust(trusted)
-	cmd := probeCommand(t, version, p.keyFile, p.trustFile)
+	cmd := probeCommand(tb, version, p.keyFile, p.trustFile)
 	cmd.Args[len(cmd.Args)-3] = class
 	log, err := os.Create(p.logFile)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cmd.Stderr = log
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
-		in.Close() // it ends at the end of its input
+	tb.Cleanup(func() {
+		_ = in.Close() // it ends at the end of its input
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the probe ended with %v\n%s", err, p.log())
+			tb.Errorf("the probe ended with %v\n%s", err, p.log())
 		}
-		log.Close()
+		_ = log.Close()
 	})
 	p.in, p.out = in, bufio.NewScanner(out)
 	p.port = strings.TrimPrefix(p.line(), "port ")
 	return p
 }
 
-func probeCommand(t testing.TB, version, keyFile, trustFile string) *exec.Cmd {
-	t.Helper()
+func probeCommand(tb testing.TB, version, keyFile, trustFile string) *exec.Cmd {
+	tb.Helper()
 	deps := exec.Command("./deps.sh", version)
 	deps.Stderr = os.Stderr
 	folder, err := deps.Output()
 	if err != nil {
-		t.Fatalf("fetch kafka-clients %s through Maven: %v", version, err)
+		tb.Fatalf("fetch kafka-clients %s through Maven: %v", version, err)
 	}
-	jarFile := filepath.Join(t.TempDir(), Name)
+	jarFile := filepath.Join(tb.TempDir(), Name)
 	if err := os.WriteFile(jarFile, Jar(), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	classPath := strings.TrimSpace(string(folder)) + "/*:" + jarFile
 	return exec.Command("java", "-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp", classPath,
@@ -285,7 +287,7 @@ func (p *probe) connect(ca *authority) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	// In TLS 1.3 the client learns only by reading whether it was accepted.
 	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
 		return 0, err
@@ -351,7 +353,7 @@ func listen(t testing.TB, pair string, trusted ...*authority) *listener {
 			if secured.Handshake() == nil {
 				l.seen <- secured.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
 			}
-			secured.Close()
+			_ = secured.Close()
 		}
 	}()
 	t.Cleanup(func() { server.Close(); <-done })
