@@ -16,8 +16,10 @@ import (
 // A node's life on a real Kafka: it asks, is born, becomes ready, renews its certificate,
 // stops, comes back without being asked about its disks.
 func TestNodeRunsKafka(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"4.3.1", "3.9.2"} {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t, packagestest.RealKafka(t, version).Dir)
 			b.static.Process.Version = version
 			b.static.Process.Listeners = append(b.static.Process.Listeners, api.NodeListener{Name: "SECURE", Protocol: "SSL"})
@@ -64,6 +66,7 @@ func (b *bench) wantServed(digest string) {
 
 // Kafka's own words about a bad configuration reach the termination message.
 func TestBadConfigIsNamed(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, packagestest.RealKafka(t, "4.3.1").Dir)
 	b.static.Process.Config["num.io.threads"] = "none"
 	b.formatted("MkU3OEVBNTcwNTJENDM2Qg", 1)
@@ -78,6 +81,7 @@ func TestBadConfigIsNamed(t *testing.T) {
 // Dedicated roles: a controller and a broker with two disks are born together; the broker's
 // second disk is lost and comes back; both Kafka lines take the same files.
 func TestDedicatedRoles(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"4.3.1", "3.9.2"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,7 @@ import (
 // on the own listeners; a name that looks alike is nobody. Afterwards the JVM is killed:
 // that is named, and the next start says what Kafka's log says about its recovery.
 func TestOnlyOurCertificatesRule(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, packagestest.RealKafka(t, "4.3.1").Dir)
 	b.static.Process.Listeners = append(b.static.Process.Listeners, api.NodeListener{Name: "SECURE", Protocol: "SSL"})
 	b.static.Ports["SECURE"] = freePorts(t, 1)[0]
@@ -96,11 +97,11 @@ func (b *bench) killed(t *testing.T) {
 // certificate.
 func (b *bench) alter(listener string, subject *pkix.Name) error {
 	b.t.Helper()
-	response, err := b.ask(b.clientOf(listener, subject), alteration())
+	response, err := ask[*kmsg.IncrementalAlterConfigsResponse](b, b.clientOf(listener, subject), alteration())
 	if err != nil {
 		return err
 	}
-	return kerr.ErrorForCode(response.(*kmsg.IncrementalAlterConfigsResponse).Resources[0].ErrorCode)
+	return kerr.ErrorForCode(response.Resources[0].ErrorCode)
 }
 
 // createTopic lets there be a log to recover.
@@ -111,9 +112,9 @@ func (b *bench) createTopic(name string) {
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, 3, 1
 	request.Topics = append(request.Topics, topic)
 	operator := b.clientOf(layout.InternalListener, &pkix.Name{CommonName: layout.OperatorPrincipal, Organization: []string{"castellan"}})
-	response, err := b.ask(operator, request)
+	response, err := ask[*kmsg.CreateTopicsResponse](b, operator, request)
 	if err == nil {
-		err = kerr.ErrorForCode(response.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode)
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
 	}
 	if err != nil {
 		b.t.Fatal(err)
@@ -145,8 +146,9 @@ func (b *bench) clientOf(listener string, subject *pkix.Name) []kgo.Opt {
 	return opts
 }
 
-func (b *bench) ask(opts []kgo.Opt, request kmsg.Request) (kmsg.Response, error) {
+func ask[R kmsg.Response](b *bench, opts []kgo.Opt, request kmsg.Request) (R, error) {
 	b.t.Helper()
+	var none R
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		b.t.Fatal(err)
@@ -154,16 +156,20 @@ func (b *bench) ask(opts []kgo.Opt, request kmsg.Request) (kmsg.Response, error)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
 	defer cancel()
-	return client.SeedBrokers()[0].Request(ctx, request)
+	response, err := client.SeedBrokers()[0].Request(ctx, request)
+	if err != nil {
+		return none, err
+	}
+	return response.(R), nil
 }
 
-func alteration() kmsg.Request {
+func alteration() *kmsg.IncrementalAlterConfigsRequest {
 	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	request.ValidateOnly = true
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
 	resource.ResourceType = kmsg.ConfigResourceTypeBroker
 	change := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-	change.Name, change.Value = "log.cleaner.threads", kmsg.StringPtr("1")
+	change.Name, change.Value = "log.cleaner.threads", new("1")
 	resource.Configs = append(resource.Configs, change)
 	request.Resources = append(request.Resources, resource)
 	return request
