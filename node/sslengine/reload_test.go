@@ -158,6 +158,7 @@ type probe struct {
 }
 
 func startProbe(tb testing.TB, version, pair, trusted string) *probe {
+	tb.Helper()
 	return startProbeOf(tb, Class, version, pair, trusted)
 }
 
