@@ -161,7 +161,7 @@ func writeJSON(path string, v any) error {
 
 // readJSON reports false when the file does not exist or cannot be read as what it should be.
 func readJSON(path string, v any) bool {
-	data, err := os.ReadFile(path) //nolint:gosec // a file of our own folder
+	data, err := os.ReadFile(path) //nolint:gosec // a file of our own folder //nolint:gosec // a file of the folder
 	return err == nil && json.Unmarshal(data, v) == nil
 }
 

@@ -105,7 +105,14 @@ func (o UpOptions) prepare(ctx context.Context) ([]*unstructured.Unstructured, e
 	if o.File == "" {
 		return nil, nil
 	}
-	return readObjects(o.File)
+	objects, err := readObjects(o.File)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := clustersOf(objects); err != nil {
+		return nil, err
+	}
+	return objects, nil
 }
 
 // undo stops a server that was started for nothing.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"castellan.dev/castellan/cli"
@@ -49,8 +50,10 @@ func run() int {
 	root.AddCommand(execRecordedCommand())
 	root.AddCommand(w.processCommands()...)
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		if cmd.Name() != "operator" { // it has a log of its own
+		if cmd.GroupID != "" || cmd.HasParent() && cmd.Parent().GroupID != "" {
+			// A person reads the terminal: what libraries have to say comes as an error.
 			ctrl.SetLogger(logr.Discard())
+			klog.SetLogger(logr.Discard())
 		}
 	}
 	return cli.Execute(ctx, root)
