@@ -76,18 +76,6 @@ func (c *child) signal(sig os.Signal) error {
 	return nil
 }
 
-// endWithin waits for the end, at most so long.
-func (c *child) endWithin(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-		return true
-	case <-timer.C:
-		return false
-	}
-}
-
 // code is the exit code; 128+n for signal n.
 func (c *child) code() int {
 	if c.status.Signaled() {

@@ -22,9 +22,8 @@ const (
 // ending is how the virtual machine ended and what it left.
 type ending struct {
 	code    int
-	asked   bool // to stop
-	killed  bool // by us, after the grace
-	grace   string
+	asked   bool     // to stop
+	killed  string   // why we killed it
 	server  []string // what Kafka logged since its start, the last lines
 	console []string // what the virtual machine printed since then
 }
@@ -33,9 +32,9 @@ type ending struct {
 func describe(e ending) api.ExitStatus {
 	status := api.ExitStatus{Code: int32(e.code), LogTail: tail(e)} //nolint:gosec // an exit code has eight bits
 	switch {
-	case e.killed:
+	case e.killed != "":
 		status.Reason = ReasonStopTimeout
-		status.Message = fmt.Sprintf("Kafka did not end within %s of being asked and was killed: its logs are checked at the next start, which takes longer", e.grace)
+		status.Message = e.killed + ": its logs are checked at the next start, which takes longer"
 	case e.asked:
 		status.Reason, status.Message = ReasonStopped, "Kafka was asked to stop and ended"
 	default:

@@ -146,7 +146,7 @@ func (b *bench) clientOf(listener string, subject *pkix.Name) []kgo.Opt {
 	return opts
 }
 
-func ask[R kmsg.Response](b *bench, opts []kgo.Opt, request kmsg.Request) (R, error) {
+func ask[R kmsg.Response](b *bench, opts []kgo.Opt, request kmsg.Request) (R, error) { //nolint:ireturn // the caller names the type
 	b.t.Helper()
 	var none R
 	client, err := kgo.NewClient(opts...)

@@ -379,33 +379,14 @@ func (s *supervisor) supervise(ctx context.Context, options []string) int {
 
 // untilEnd waits for Kafka's end; when asked it stops Kafka, within the grace.
 func (s *supervisor) untilEnd(ctx context.Context, jvm *child) ending {
-	end := ending{grace: s.config.StopGrace.String()}
+	end := ending{}
 	select {
 	case <-jvm.done:
 	case <-ctx.Done():
 		end.asked = true
 		s.asked.Store(true)
-		end.killed = s.stop(jvm)
+		end.killed = s.stop(ctx, jvm)
 	}
 	end.code = jvm.code()
 	return end
-}
-
-// stop reports whether Kafka had to be killed.
-func (s *supervisor) stop(jvm *child) bool {
-	s.report.set(func(r *layout.Report) {
-		r.State, r.Ready, r.Reason, r.Message = api.NodeStopping, false, "Stopping", fmt.Sprintf("controlled shutdown, at most %s", s.config.StopGrace)
-	})
-	s.log.Info("stop Kafka", slog.String("grace", s.config.StopGrace.String()))
-	if err := jvm.signal(syscall.SIGTERM); err != nil {
-		s.log.Error("ask Kafka to stop", errorAttr(err))
-	}
-	if jvm.endWithin(s.config.StopGrace) {
-		return false
-	}
-	if err := jvm.signal(syscall.SIGKILL); err != nil {
-		s.log.Error("kill Kafka", errorAttr(err))
-	}
-	<-jvm.done
-	return true
 }

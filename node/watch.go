@@ -192,9 +192,17 @@ func (l *logReader) progress() (reason, message string) {
 		}
 	}
 	if l.recovering {
-		return ReasonLogRecovery, "Kafka loads and repairs its logs, which may take minutes after a crash; it must not be ended now. " + clip(l.last, 300)
+		return ReasonLogRecovery, "Kafka loads and repairs its logs, which may take minutes after a crash; it must not be ended now" + clip(l.detail(), 300)
 	}
 	return ReasonStarting, "Kafka is starting"
+}
+
+// detail is the last step of the recovery that Kafka told.
+func (l *logReader) detail() string {
+	if l.last == "" {
+		return ""
+	}
+	return ": " + l.last
 }
 
 // news are the lines since the last call; a file that has become shorter is a new one.
