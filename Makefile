@@ -12,7 +12,7 @@ kubernetes := $(shell sed -n 's/^\tk8s.io\/kubernetes v//p' controlplane/go.mod)
 k8s        := $(subst ., ,$(kubernetes))
 # Without these the API server reports v0.0.0, and kubectl refuses to compare versions with it.
 version_of  = -X $(1).gitVersion=v$(kubernetes) -X $(1).gitMajor=$(word 1,$(k8s)) -X $(1).gitMinor=$(word 2,$(k8s)) -X $(1).gitTreeState=clean
-ldflags    := $(call version_of,k8s.io/component-base/version) $(call version_of,k8s.io/client-go/pkg/version)
+ldflags    := -s -w $(call version_of,k8s.io/component-base/version) $(call version_of,k8s.io/client-go/pkg/version)
 locked     := $(patsubst packages/locks/kafka-%.lock,%,$(wildcard packages/locks/kafka-*.lock))
 lint       := $(CURDIR)/bin/tools/golangci-lint run --config $(CURDIR)/.golangci.yml
 crds       := crd:maxDescLen=300
