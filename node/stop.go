@@ -23,22 +23,22 @@ const (
 
 // stop ends Kafka: a controlled shutdown within the grace, then SIGKILL. It returns why Kafka
 // had to be killed, or "" when it ended by itself.
-func (s *supervisor) stop(jvm *child) string {
+func (s *supervisor) stop(ctx context.Context, jvm *child) string {
 	s.report.set(func(r *layout.Report) {
 		r.State, r.Ready, r.Reason, r.Message = api.NodeStopping, false, "Stopping", fmt.Sprintf("controlled shutdown, at most %s", s.config.StopGrace)
 	})
-	s.log.Info("stop Kafka", slog.String("grace", s.config.StopGrace.String()))
+	s.log.InfoContext(ctx, "stop Kafka", slog.String("grace", s.config.StopGrace.String()))
 	if err := jvm.signal(syscall.SIGTERM); err != nil {
-		s.log.Error("ask Kafka to stop", errorAttr(err))
+		s.log.ErrorContext(ctx, "ask Kafka to stop", errorAttr(err))
 	}
-	looking, cancel := context.WithTimeout(context.Background(), s.config.StopGrace)
+	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.StopGrace)
 	defer cancel()
 	why := s.awaitEnd(looking, jvm)
 	if why == "" {
 		return ""
 	}
 	if err := jvm.signal(syscall.SIGKILL); err != nil {
-		s.log.Error("kill Kafka", errorAttr(err))
+		s.log.ErrorContext(ctx, "kill Kafka", errorAttr(err))
 	}
 	<-jvm.done
 	return why
@@ -47,7 +47,7 @@ func (s *supervisor) stop(jvm *child) string {
 // awaitEnd waits for Kafka's end and says why it is waited for no longer. The last combined
 // nodes of a cluster can get no controlled shutdown approved; waiting for it is in vain.
 func (s *supervisor) awaitEnd(ctx context.Context, jvm *child) string {
-	probe := s.stopProbe()
+	probe := s.stopProbe(ctx)
 	if probe != nil {
 		defer probe.Close()
 	}
@@ -89,13 +89,13 @@ func leaderlessSince(ctx context.Context, probe *kafka.Probe, since, now time.Ti
 
 // stopProbe asks a combined node's own controller; other nodes need none: a broker stops
 // before the controllers do, and a controller's end needs nobody's approval.
-func (s *supervisor) stopProbe() *kafka.Probe {
+func (s *supervisor) stopProbe(ctx context.Context) *kafka.Probe {
 	if !layout.HasRole(s.static, api.RoleBroker) || !layout.HasRole(s.static, api.RoleController) {
 		return nil
 	}
 	own, err := s.readIdentity()
 	if err != nil {
-		s.log.Warn("stop without looking for a controller", errorAttr(err))
+		s.log.WarnContext(ctx, "stop without looking for a controller", errorAttr(err))
 		return nil
 	}
 	return kafka.NewProbe(s.self(own))
