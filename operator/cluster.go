@@ -56,8 +56,8 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	if err := r.live.Get(ctx, req.NamespacedName, kc); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if kc.DeletionTimestamp == nil && controllerutil.AddFinalizer(kc, clusterFinalizer) {
-		if err := r.client.Update(ctx, kc, fieldOwner); err != nil {
+	if kc.DeletionTimestamp == nil {
+		if err := r.patchFinalizer(ctx, kc, controllerutil.AddFinalizer); err != nil {
 			return reconcile.Result{}, fmt.Errorf("add the finalizer to KafkaCluster %s: %w", req.NamespacedName, err)
 		}
 	}
@@ -67,8 +67,7 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	}
 	if result.Gone {
 		r.clients.Forget(req.String())
-		controllerutil.RemoveFinalizer(kc, clusterFinalizer)
-		return reconcile.Result{}, client.IgnoreNotFound(r.client.Update(ctx, kc, fieldOwner))
+		return reconcile.Result{}, client.IgnoreNotFound(r.patchFinalizer(ctx, kc, controllerutil.RemoveFinalizer))
 	}
 	r.tell(ctx, kc, result.Plan.Steps)
 	if err := r.report(ctx, kc, result.Status); err != nil {
@@ -79,6 +78,16 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		again = resync
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// patchFinalizer changes nothing but the finalizers: an update of the whole object would
+// write a number of the user's spec back as text, and make it ours.
+func (r *clusterReconciler) patchFinalizer(ctx context.Context, kc *api.KafkaCluster, change func(client.Object, string) bool) error {
+	before := kc.DeepCopy()
+	if !change(kc, clusterFinalizer) {
+		return nil
+	}
+	return r.client.Patch(ctx, kc, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner)
 }
 
 // failed says in the status why no pass could be made; the next try comes soon.
