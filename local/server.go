@@ -156,6 +156,7 @@ func (s *server) controlPlane() child {
 func (s *server) operator() child {
 	return child{name: Operator, env: os.Environ(), argv: []string{
 		s.Executable, "operator", "--kubeconfig", s.Dir.OperatorKubeconfig(), "--packages", s.PackageStore,
+		"--identity", HostName, // the server never runs two
 	}}
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -25,6 +26,9 @@ import (
 	hostsub "castellan.dev/castellan/substrate/host"
 )
 
+// leaseName is the operator's one Lease.
+const leaseName = "castellan-operator"
+
 // Config is what an operator is started with.
 type Config struct {
 	// API is the way to the API server.
@@ -33,6 +37,10 @@ type Config struct {
 	PackagesDir string
 	// LeaseNamespace holds the operator's one Lease.
 	LeaseNamespace string
+	// Identity is this operator's name in its Lease. One that is started again under the
+	// same name goes on at once, where another would wait until the Lease has ended: give
+	// it only where no two can run at a time. Empty takes a new name with each start.
+	Identity string
 	// WebhookAddress is host:port for admission; port 0 picks a free one.
 	WebhookAddress string
 	// MetricsAddress is host:port for /metrics; "0" serves none.
@@ -59,10 +67,15 @@ func Run(ctx context.Context, c Config) error {
 	ctrl.SetLogger(logger)
 	// One Lease, renewed every 5 s: elections need no haste, since nodes run without us.
 	lease, renew, retry := 20*time.Second, 15*time.Second, 5*time.Second
+	lock, err := c.lock(renew)
+	if err != nil {
+		return err
+	}
 	mgr, err := ctrl.NewManager(c.API, ctrl.Options{
 		Scheme: scheme, Logger: logger,
-		LeaderElection: true, LeaderElectionID: "castellan-operator", LeaderElectionNamespace: c.LeaseNamespace,
-		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
+		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: c.LeaseNamespace,
+		LeaderElectionResourceLockInterface: lock,
+		LeaderElectionReleaseOnCancel:       true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Metrics:                metricsserver.Options{BindAddress: c.MetricsAddress},
 		HealthProbeBindAddress: "0",
 	})
@@ -78,6 +91,19 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("run the operator: %w", err)
 	}
 	return nil
+}
+
+// lock is the Lease under the operator's own name; nil lets the manager draw one.
+func (c Config) lock(renew time.Duration) (resourcelock.Interface, error) { //nolint:ireturn // client-go gives only the interface
+	if c.Identity == "" {
+		return nil, nil
+	}
+	who := resourcelock.ResourceLockConfig{Identity: c.Identity}
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, c.LeaseNamespace, leaseName, who, c.API, renew)
+	if err != nil {
+		return nil, fmt.Errorf("set up the Lease of the operator: %w", err)
+	}
+	return lock, nil
 }
 
 func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {

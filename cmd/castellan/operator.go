@@ -33,6 +33,7 @@ operator; every node keeps running.`,
 	flags := cmd.Flags()
 	flags.StringVar(&c.PackagesDir, "packages", "", "folder of the package store")
 	flags.StringVar(&c.LeaseNamespace, "lease-namespace", "castellan-system", "namespace of the operator's Lease")
+	flags.StringVar(&c.Identity, "identity", "", "name in the Lease: one started again under it goes on at once; only where no two run at a time (default a new one)")
 	flags.StringVar(&c.WebhookAddress, "webhook-address", "127.0.0.1:0", "where admission listens; port 0 takes a free one")
 	flags.StringVar(&c.MetricsAddress, "metrics-address", "0", "where /metrics listens; 0 serves none")
 	require(cmd, "packages")
