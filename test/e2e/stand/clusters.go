@@ -37,3 +37,46 @@ spec:
   - name: plain
     port: 9092`, version, strings.Join(lines, "\n    "))
 }
+
+// Dedicated is the YAML of a KafkaCluster default/kafka of a pool "controllers" and a pool "brokers" from node 100 on,
+// with small heaps and a plaintext listener "plain"; brokerConfig are lines of the brokers' pool's config.
+func Dedicated(version string, controllers, brokers int, brokerConfig ...string) string {
+	return head(version, brokers, nil) + fmt.Sprintf(`
+  pools:
+  - name: controllers
+    roles: [controller]
+    replicas: %d
+    jvm: {heap: 256Mi}
+    placement: {hosts: {maxPerHost: %d}}
+  - name: brokers
+    roles: [broker]
+    replicas: %d
+    firstNodeID: 100
+    jvm: {heap: 256Mi}
+    config: {%s}
+    placement: {hosts: {maxPerHost: %d}}
+`, controllers, controllers, brokers, strings.Join(brokerConfig, ", "), brokers)
+}
+
+// Mixed is Combined with a further pool "brokers" from node 100 on that are brokers only.
+func Mixed(version string, combined, brokers int) string {
+	return head(version, combined+brokers, nil) + fmt.Sprintf(`
+  pools:
+  - name: nodes
+    roles: [broker, controller]
+    replicas: %d
+    jvm: {heap: 256Mi}
+    placement: {hosts: {maxPerHost: %d}}
+  - name: brokers
+    roles: [broker]
+    replicas: %d
+    firstNodeID: 100
+    jvm: {heap: 256Mi}
+    placement: {hosts: {maxPerHost: %d}}
+`, combined, combined, brokers, brokers)
+}
+
+// Named is the YAML of a cluster under another name.
+func Named(name, yaml string) string {
+	return strings.Replace(yaml, "metadata: {name: kafka,", "metadata: {name: "+name+",", 1)
+}

@@ -16,12 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/local"
@@ -200,7 +199,7 @@ func findBin(tb testing.TB) string {
 		bin = filepath.Join(moduleRoot(tb), "bin")
 	}
 	for _, name := range []string{"castellan", "castellan-controlplane"} {
-		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil { //nolint:gosec // who runs the tests names the folder
 			tb.Fatalf("%v: run `make build` first", err)
 		}
 	}
@@ -257,4 +256,11 @@ func or(text, instead string) string {
 		return text
 	}
 	return instead
+}
+
+// Of is the same stand for another KafkaCluster on it.
+func (s *Stand) Of(namespace, name string) *Stand {
+	of := *s
+	of.cluster = types.NamespacedName{Namespace: namespace, Name: name}
+	return &of
 }

@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"castellan.dev/castellan/test/e2e/stand"
+)
+
+// killedJVMComesBack kills the JVM of the active controller, the hardest one to lose of combined nodes.
+func killedJVMComesBack(t *testing.T, s *stand.Stand) {
+	t.Helper()
+	traffic := s.StartTraffic("killed", 6)
+	victim := s.Cluster().Status.Quorum.Leader
+	before := s.JVMPIDs()
+	restarts := s.Node(victim).Status.Restarts
+	s.Kill(before[victim])
+
+	took := s.Eventually(fmt.Sprintf("node %d runs again", victim), 2*time.Minute, func(context.Context) error {
+		if pid := s.JVMPIDs()[victim]; pid == 0 || pid == before[victim] {
+			return fmt.Errorf("its JVM is %d, it was %d", pid, before[victim])
+		}
+		return nil
+	})
+	t.Logf("node %d had a JVM again after %s", victim, took.Round(time.Millisecond))
+	s.WaitReady()
+	s.Eventually("every replica is in sync again", time.Minute, s.InSync())
+	s.Eventually("traffic goes on", time.Minute, traffic.MoreThan(traffic.Writer.Acknowledged()+200))
+	traffic.End()
+
+	after := s.JVMPIDs()
+	delete(before, victim)
+	delete(after, victim)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("JVMs of the other nodes (- before, + after):\n%s", diff)
+	}
+	status := s.Node(victim).Status
+	t.Logf("status of node %d: %s", victim, status.Message)
+	if status.Restarts != restarts+1 {
+		t.Errorf("restarts of node %d: got %d, want %d", victim, status.Restarts, restarts+1)
+	}
+	if !strings.Contains(status.Message, "killed") || strings.Contains(status.Message, "\n") {
+		t.Errorf("message of node %d: got %q, want one line that says that it was killed", victim, status.Message)
+	}
+	if !strings.Contains(s.Must("get", "kafkanode", s.Node(victim).Name, "-o", "yaml"), "restarted at") {
+		t.Error("castellan get does not show what happened")
+	}
+}
+
+// kafkaOutlivesEverythingAbove kills server, control plane, operator and agent at one time.
+func kafkaOutlivesEverythingAbove(t *testing.T, s *stand.Stand) {
+	t.Helper()
+	const alone = 10 * time.Second
+	traffic := s.StartTraffic("alone", 6)
+	before := kafkaPIDs(s)
+	above := []int{s.MustPID(stand.Server), s.MustPID(stand.ControlPlane), s.MustPID(stand.Operator), s.MustPID(stand.Agent)}
+	s.Kill(above...)
+	s.Throughout("Kafka goes on alone", alone, func(context.Context) error {
+		if diff := cmp.Diff(before, kafkaPIDs(s)); diff != "" {
+			return errors.New(diff)
+		}
+		if failed, err := traffic.Writer.Failed(); failed > 0 {
+			return fmt.Errorf("%d records failed: %w", failed, err)
+		}
+		return nil
+	})
+	s.Eventually("traffic goes on without anything above", 30*time.Second, traffic.MoreThan(traffic.Writer.Acknowledged()+200))
+
+	s.Up()
+	s.WaitReady()
+	for _, name := range []string{stand.Server, stand.ControlPlane, stand.Operator, stand.Agent} {
+		s.MustPID(name)
+	}
+	s.Eventually("traffic goes on after up", 30*time.Second, traffic.MoreThan(traffic.Writer.Acknowledged()+200))
+	if diff := cmp.Diff(before, kafkaPIDs(s)); diff != "" {
+		t.Errorf("up did not adopt what ran (- before, + after):\n%s", diff)
+	}
+	if failed := traffic.End(); failed > 0 {
+		t.Errorf("%d records failed", failed)
+	}
+}
