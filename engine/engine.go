@@ -1,9 +1,10 @@
 package engine
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -137,10 +138,15 @@ func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts) (c
 		}
 		return model, problems, latest, nil
 	}
-	if latest != nil && sameSpec(latest.Spec.Cluster, kc.Spec) {
+	digest, err := specDigest(kc.Spec)
+	if err != nil {
+		return model, problems, nil, err
+	}
+	if latest != nil && latest.Spec.Digest == digest {
 		return model, problems, latest, nil
 	}
 	rev := newRevision(kc, latest, model)
+	rev.Spec.Digest = digest
 	if err := e.Revisions.Create(ctx, kc, rev); err != nil {
 		return model, problems, nil, fmt.Errorf("record revision %d of cluster %s: %w", rev.Spec.Number, kc.Name, err)
 	}
@@ -159,11 +165,14 @@ func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluste
 	return in
 }
 
-// sameSpec compares specs as they are stored: quantities of equal text are equal.
-func sameSpec(a, b api.KafkaClusterSpec) bool {
-	x, errA := json.Marshal(a)
-	y, errB := json.Marshal(b)
-	return errA == nil && errB == nil && bytes.Equal(x, y)
+// specDigest names a spec by content.
+func specDigest(spec api.KafkaClusterSpec) (string, error) {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return "", fmt.Errorf("digest the spec: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
 func last(revisions []api.ClusterRevision) *api.ClusterRevision {

@@ -47,7 +47,7 @@ func (p nodesPort) List(ctx context.Context, of *api.KafkaCluster) ([]plan.Node,
 		if err != nil {
 			return nil, fmt.Errorf("read the state of node %s: %w", list.Items[i].Name, err)
 		}
-		nodes = append(nodes, plan.Node{Spec: list.Items[i].Spec, Status: st, Rack: st.Rack})
+		nodes = append(nodes, plan.Node{Spec: list.Items[i].Spec, Status: st, Rack: list.Items[i].Spec.Rack})
 	}
 	slices.SortFunc(nodes, func(a, b plan.Node) int { return int(a.Spec.NodeID) - int(b.Spec.NodeID) })
 	return nodes, nil

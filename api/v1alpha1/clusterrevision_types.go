@@ -52,6 +52,9 @@ type ClusterRevisionSpec struct {
 	// +optional
 	// +listType=set
 	OwnedKeys []string `json:"ownedKeys,omitempty"`
+	// Digest (sha256:<hex>) of the accepted spec as it was read. It tells whether a spec is
+	// another one; the copy below gets defaults of its own when it is stored.
+	Digest string `json:"digest"`
 	// Cluster is the accepted spec.
 	Cluster KafkaClusterSpec `json:"cluster"`
 }

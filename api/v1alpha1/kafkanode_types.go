@@ -73,6 +73,10 @@ type KafkaNodeSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Host string `json:"host,omitempty"`
+	// Rack of the host (broker.rack); read at each start, never a reason to restart.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Rack string `json:"rack,omitempty"`
 	// Address that the node advertises.
 	// +kubebuilder:validation:MaxLength=253
 	Address string `json:"address"`

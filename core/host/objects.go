@@ -247,6 +247,7 @@ func liveFile(node api.KafkaNode) (api.File, error) {
 		Storage:              node.Spec.Storage,
 		BootstrapControllers: node.Spec.BootstrapControllers,
 		CertificateDigest:    node.Spec.Certificates.Digest,
+		Rack:                 node.Spec.Rack,
 	})
 }
 

@@ -135,6 +135,10 @@ func (p *pass) live() {
 			spec.Certificates = c
 			why = append(why, "the node's certificate was issued")
 		}
+		if rack, known := p.hostRack(spec.Host); known && rack != spec.Rack {
+			spec.Rack = rack
+			why = append(why, "the host's rack changed, which takes effect at the next start")
+		}
 		if ports, reason := p.missingPorts(n); reason != "" {
 			p.block(spec.NodeID, "NoPort", reason, true)
 		} else if len(ports) > 0 {
@@ -145,6 +149,16 @@ func (p *pass) live() {
 			p.write(UpdateLive, spec, strings.Join(why, "; "))
 		}
 	}
+}
+
+// hostRack is the rack of a host that is enrolled.
+func (p *pass) hostRack(name string) (rack string, known bool) {
+	for i := range p.have.Hosts {
+		if p.have.Hosts[i].Name == name {
+			return p.have.Hosts[i].Spec.Rack, true
+		}
+	}
+	return "", false
 }
 
 // missingPorts gives ports to listeners that a node does not have yet.

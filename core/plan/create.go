@@ -106,7 +106,7 @@ func (pl *placer) spec(w *cluster.Node, h *placedHost, ports map[string]int32) *
 	spec := &api.KafkaNodeSpec{
 		ClusterName: pl.p.want.Name, ClusterID: pl.p.have.ClusterID, NodeID: w.ID, Pool: w.Pool,
 		Roles: w.Roles, Revision: pl.p.have.Revision, Process: w.Process, Dynamic: w.Dynamic,
-		Host: h.Name, Address: h.Spec.Address, Ports: ports, State: pl.p.want.State,
+		Host: h.Name, Rack: h.Spec.Rack, Address: h.Spec.Address, Ports: ports, State: pl.p.want.State,
 	}
 	for _, v := range w.Volumes {
 		spec.Volumes = append(spec.Volumes, api.NodeVolume{

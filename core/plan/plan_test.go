@@ -562,3 +562,25 @@ func (f *fuzz) rest() {
 		f.t.Errorf("an empty plan did not stay empty: %v %v", kinds(p), p.Blocked)
 	}
 }
+
+func TestRackFollowsTheHostWithoutARestart(t *testing.T) {
+	m := model(combined(3))
+	w := sim.New(hosts(3, "a", "b", "c"))
+	for i := range m.Nodes {
+		m.Nodes[i].Hosts.MaxPerHost = 1
+	}
+	settle(t, w, m, 60)
+	racks := map[string]bool{}
+	for _, n := range w.See().Nodes {
+		racks[n.Spec.Rack] = true
+	}
+	if len(racks) != 3 {
+		t.Fatalf("nodes stand in racks %v, want a, b and c", racks)
+	}
+	see := w.See()
+	see.Hosts[0].Spec.Rack = "z"
+	p := plan.Compute(m, see, w.Now)
+	if len(p.Steps) != 1 || p.Steps[0].Kind != plan.UpdateLive || p.Steps[0].Spec.Rack != "z" {
+		t.Fatalf("steps %v, want one UpdateLive with rack z", kinds(p))
+	}
+}
