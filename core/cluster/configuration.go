@@ -14,6 +14,7 @@ import (
 
 // configuration checks every configuration of the spec, on its own and together.
 func (r *resolver) configuration() {
+	r.fileTogether()
 	r.configAt("spec.config", r.spec.Config, false)
 	for _, key := range slices.Sorted(maps.Keys(r.spec.ExtraConfig)) {
 		r.kconfProblems("spec.extraConfig["+key+"]", r.table.ValidateExtra(key, string(r.spec.ExtraConfig[key])))
@@ -47,6 +48,33 @@ func (r *resolver) configAt(path string, config api.Config, perNode bool) {
 	}
 }
 
+// fileTogether finds thread pools whose size for one broker must stand in its file
+// (kconf's Key.Live) while the cluster-wide size could live in Kafka. There it would outrank
+// that file, and a broker that finds the two too far apart drops every cluster-wide key. So
+// such a key stands in every file.
+func (r *resolver) fileTogether() {
+	r.filed = map[string]bool{}
+	note := func(config api.Config) {
+		for key, value := range config {
+			k, known := r.table.Key(key)
+			wide, ok := r.spec.Config[key]
+			if known && ok && k.Live(string(wide)) && !k.Live(string(value)) {
+				r.filed[key] = true
+			}
+		}
+	}
+	for i := range r.spec.Pools {
+		p := &r.spec.Pools[i]
+		if !slices.Contains(p.Roles, api.RoleBroker) {
+			continue
+		}
+		note(p.Config)
+		for j := range p.Overrides {
+			note(p.Overrides[j].Config)
+		}
+	}
+}
+
 // notText says whether a value was no scalar in the object (see api.ConfigValue).
 func notText(value string) bool {
 	if value == "null" {
@@ -65,7 +93,7 @@ func (r *resolver) shadowed(path string, config api.Config, p *api.Pool) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(config)) {
 		k, ok := r.table.Key(key)
-		if _, wide := r.spec.Config[key]; ok && wide && k.Dynamic() {
+		if value, wide := r.spec.Config[key]; ok && wide && k.Live(string(value)) && !r.filed[key] {
 			r.fail(path+"["+key+"]", key+" is also in spec.config, whose cluster-wide value would win on a controller", "set it in one place only")
 		}
 	}
@@ -77,12 +105,16 @@ func (r *resolver) kconfProblems(path string, problems []kconf.Problem) {
 	}
 }
 
-// replicationKeys are configurations that count brokers.
-func replicationKeys() []string {
-	return []string{
-		"default.replication.factor", "offsets.topic.replication.factor", "transaction.state.log.replication.factor",
-		"share.coordinator.state.topic.replication.factor", "min.insync.replicas", "transaction.state.log.min.isr",
-		"share.coordinator.state.topic.min.isr",
+// replicated is a pair of configurations that count brokers: how many replicas, and how
+// many of them must be in sync.
+type replicated struct{ factor, least string }
+
+func replicationKeys() []replicated {
+	return []replicated{
+		{"default.replication.factor", "min.insync.replicas"},
+		{"transaction.state.log.replication.factor", "transaction.state.log.min.isr"},
+		{"share.coordinator.state.topic.replication.factor", "share.coordinator.state.topic.min.isr"},
+		{factor: "offsets.topic.replication.factor"}, // under min.insync.replicas
 	}
 }
 
@@ -92,20 +124,41 @@ func (r *resolver) replication() {
 	for key, value := range r.spec.Config {
 		config[key] = string(value)
 	}
-	for _, key := range replicationKeys() {
-		n, ok := number(config, key)
-		if ok && n > r.brokers && r.brokers > 0 {
-			r.fail("spec.config["+key+"]", fmt.Sprintf("%d replicas need %d brokers, the pools have %d", n, n, r.brokers), fmt.Sprintf("use at most %d, or more brokers", r.brokers))
+	r.enoughBrokers("spec.config", config)
+	for i := range r.spec.Pools {
+		p := &r.spec.Pools[i]
+		r.enoughBrokers(fmt.Sprintf("spec.pools[%d].config", i), texts(p.Config))
+		for j := range p.Overrides {
+			r.enoughBrokers(fmt.Sprintf("spec.pools[%d].overrides[%d].config", i, j), texts(p.Overrides[j].Config))
 		}
 	}
-	r.minISR(config, "min.insync.replicas", "default.replication.factor")
-	r.minISR(config, "transaction.state.log.min.isr", "transaction.state.log.replication.factor")
+	for _, pair := range replicationKeys() {
+		r.minISR(config, pair.least, pair.factor)
+	}
+}
+
+func texts(config api.Config) map[string]string {
+	out := make(map[string]string, len(config))
+	for key, value := range config {
+		out[key] = string(value)
+	}
+	return out
+}
+
+func (r *resolver) enoughBrokers(path string, config map[string]string) {
+	for _, pair := range replicationKeys() {
+		for _, key := range []string{pair.factor, pair.least} {
+			if n, ok := number(config, key); ok && n > r.brokers && r.brokers > 0 {
+				r.fail(path+"["+key+"]", fmt.Sprintf("%d replicas need %d brokers, the pools have %d", n, n, r.brokers), fmt.Sprintf("use at most %d, or more brokers", r.brokers))
+			}
+		}
+	}
 }
 
 func (r *resolver) minISR(config map[string]string, minKey, factorKey string) {
 	least, ok1 := number(config, minKey)
 	factor, ok2 := number(config, factorKey)
-	if !ok1 || !ok2 || r.brokers < 2 {
+	if !ok1 || !ok2 || r.brokers < 2 || least > r.brokers {
 		return
 	}
 	path := "spec.config[" + minKey + "]"
@@ -124,19 +177,23 @@ func number(config map[string]string, key string) (int, bool) {
 
 // defaults are the configurations that Castellan gives when the spec does not: three
 // replicas, or as many as there are brokers, and a min ISR that lets one of them restart.
+// A min ISR follows the replicas that the spec asks for, where those are fewer.
 func (r *resolver) defaults() map[string]string {
 	factor := min(3, r.brokers)
-	least := max(1, factor-1)
 	d := map[string]string{}
-	for _, key := range replicationKeys() {
-		if _, ok := r.table.Key(key); !ok {
-			continue
+	give := func(key string, n int) {
+		if _, ok := r.table.Key(key); ok {
+			d[key] = strconv.Itoa(n)
 		}
-		if strings.HasSuffix(key, "replication.factor") {
-			d[key] = strconv.Itoa(factor)
-		} else {
-			d[key] = strconv.Itoa(least)
+	}
+	asked := texts(r.spec.Config)
+	for _, pair := range replicationKeys() {
+		replicas := factor
+		if n, ok := number(asked, pair.factor); ok {
+			replicas = min(replicas, n)
 		}
+		give(pair.factor, factor)
+		give(pair.least, max(1, replicas-1))
 	}
 	return d
 }

@@ -45,7 +45,7 @@ func (r *resolver) model() Model {
 func (r *resolver) clusterWide(wide map[string]string) map[string]string {
 	out := map[string]string{}
 	for key, value := range wide {
-		if k, ok := r.table.Key(key); ok && k.UpdateMode == kconf.ClusterWide && k.Live(value) {
+		if k, ok := r.table.Key(key); ok && k.UpdateMode == kconf.ClusterWide && k.Live(value) && !r.filed[key] {
 			out[key] = value
 		}
 	}
@@ -118,6 +118,8 @@ func (r *resolver) split(n Node, wide, own map[string]string) (static, dynamic m
 		k, _ := r.table.Key(key)
 		_, ofNode := own[key]
 		switch {
+		case r.filed[key]:
+			static[key] = value
 		case !n.Broker() && ofNode:
 			static[key] = value // a controller alone takes node-level values only from its file
 		case ofNode || (k.UpdateMode == kconf.PerBroker && n.Broker()):
@@ -141,7 +143,9 @@ func (r *resolver) listen(n *Node) {
 		return
 	}
 	n.Ports[layout.InternalListener] = layout.InternalPort
-	for _, l := range r.spec.Listeners {
+	// By name: to write the same listeners in another order is no reason to restart.
+	sorted := slices.SortedFunc(slices.Values(r.spec.Listeners), func(a, b api.Listener) int { return strings.Compare(a.Name, b.Name) })
+	for _, l := range sorted {
 		n.Ports[l.Name] = l.Port
 		protocol := "PLAINTEXT"
 		if l.TLS != nil {

@@ -2,11 +2,12 @@ package cluster
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/layout"
@@ -21,9 +22,10 @@ const (
 
 // pools checks every pool, counts roles and gives node ids.
 func (r *resolver) pools() {
-	names := map[string]bool{}
+	names, shaped := map[string]bool{}, true
 	for i := range r.spec.Pools {
 		p, path := &r.spec.Pools[i], fmt.Sprintf("spec.pools[%d]", i)
+		shaped = r.shape(path, p) && shaped
 		if names[p.Name] {
 			r.fail(path+".name", fmt.Sprintf("there are two pools named %s", p.Name), "give each its own name")
 		}
@@ -34,13 +36,57 @@ func (r *resolver) pools() {
 		if slices.Contains(p.Roles, api.RoleController) {
 			r.controllers += int(p.Replicas)
 		}
-		r.jvm(path+".jvm", p.JVM, p)
+		r.jvm(path+".jvm", p.JVM, p.JVM, p.Resources, p)
 		r.volumes(path, p)
+		r.placement(path, p)
 	}
 	r.quorumSize()
+	if !shaped {
+		return // no ids for a number of nodes that cannot be
+	}
 	r.giveIDs()
 	for i := range r.spec.Pools {
 		r.overrides(i)
+	}
+}
+
+// Bounds of a pool, as in the schema: a spec from a file has not met the API server.
+const (
+	mostReplicas = 1000
+	highestFirst = 1_000_000
+)
+
+// shape says whether a pool has a size, roles and a first id that can be.
+func (r *resolver) shape(path string, p *api.Pool) bool {
+	ok := true
+	bad := func(field, reason, remedy string) {
+		ok = false
+		r.fail(path+field, reason, remedy)
+	}
+	if p.Replicas < 1 || p.Replicas > mostReplicas {
+		bad(".replicas", fmt.Sprintf("%d is no size of a pool", p.Replicas), fmt.Sprintf("use 1 to %d", mostReplicas))
+	}
+	if id := p.FirstNodeID; id != nil && (*id < 0 || *id > highestFirst) {
+		bad(".firstNodeID", fmt.Sprintf("%d is no node id", *id), fmt.Sprintf("use 0 to %d", highestFirst))
+	}
+	for i, role := range p.Roles {
+		if role != api.RoleBroker && role != api.RoleController {
+			bad(fmt.Sprintf(".roles[%d]", i), fmt.Sprintf("%q is no role of a Kafka node", role), "use broker, controller or both")
+		}
+	}
+	if len(p.Roles) == 0 {
+		bad(".roles", "the pool has no role", "use [broker], [controller] or [broker, controller]")
+	}
+	return ok
+}
+
+func (r *resolver) placement(path string, p *api.Pool) {
+	h := p.Placement.Hosts
+	if h == nil || h.Selector == nil {
+		return
+	}
+	if _, err := metav1.LabelSelectorAsSelector(h.Selector); err != nil {
+		r.fail(path+".placement.hosts.selector", fmt.Sprintf("it selects nothing: %v", err), "use matchLabels, or matchExpressions with In, NotIn, Exists or DoesNotExist")
 	}
 }
 
@@ -59,16 +105,18 @@ func (r *resolver) quorumSize() {
 	}
 }
 
-func (r *resolver) jvm(path string, j api.JVM, p *api.Pool) {
-	for i, option := range j.Options {
+// jvm checks what is said at path, and the heap that is in force there against the limit
+// that is in force there.
+func (r *resolver) jvm(path string, said, j api.JVM, resources corev1.ResourceRequirements, p *api.Pool) {
+	for i, option := range said.Options {
 		if why := layout.RefuseJVMOption(option); why != "" {
 			r.fail(fmt.Sprintf("%s.options[%d]", path, i), fmt.Sprintf("%s: %s", option, why), "leave it out")
 		}
 	}
-	if j.Heap != nil && j.Heap.Value() < smallestHeap {
-		r.fail(path+".heap", fmt.Sprintf("%s is too small for Kafka", j.Heap), "use at least 128Mi, usually 1Gi or more")
+	if said.Heap != nil && said.Heap.Value() < smallestHeap {
+		r.fail(path+".heap", fmt.Sprintf("%s is too small for Kafka", said.Heap), "use at least 128Mi, usually 1Gi or more")
 	}
-	if limit := p.Resources.Limits.Memory(); !limit.IsZero() && heapOf(j, p) >= limit.Value() {
+	if limit := resources.Limits.Memory(); !limit.IsZero() && heapOf(j, p) >= limit.Value() {
 		r.fail(path+".heap", fmt.Sprintf("the heap of %s leaves nothing of the memory limit of %s", resource.NewQuantity(heapOf(j, p), resource.BinarySI), limit), "keep the heap to about half of the limit")
 	}
 }
@@ -83,6 +131,8 @@ func (r *resolver) volumes(path string, p *api.Pool) {
 		names[v.Name] = true
 		if v.Path != "" && !strings.HasPrefix(v.Path, "/") {
 			r.fail(at+".path", fmt.Sprintf("%s is not absolute", v.Path), "give an absolute path below one of the host's data roots")
+		} else if strings.ContainsAny(v.Path, ",\r\n") || strings.TrimSpace(v.Path) != v.Path {
+			r.fail(at+".path", fmt.Sprintf("%q cannot stand in Kafka's log.dirs", v.Path), "give a path without comma, line break and outer blanks")
 		}
 	}
 }
@@ -95,9 +145,15 @@ func (r *resolver) overrides(i int) {
 		if !slices.Contains(ids, o.NodeID) {
 			r.fail(path+".nodeID", fmt.Sprintf("pool %s has no node %d", p.Name, o.NodeID), fmt.Sprintf("its nodes are %s", idWords(ids)))
 		}
-		if o.JVM != nil {
-			r.jvm(path+".jvm", *o.JVM, p)
+		if o.JVM == nil && o.Resources == nil {
+			continue
 		}
+		var said api.JVM
+		if o.JVM != nil {
+			said = *o.JVM
+		}
+		jvm, resources := overridden(p.JVM, p.Resources, &o)
+		r.jvm(path+".jvm", said, jvm, resources, p)
 	}
 }
 
@@ -124,16 +180,23 @@ func (r *resolver) giveIDs() {
 }
 
 // nextFree is where a pool without firstNodeID goes on counting: after its own highest id,
-// or, for a new pool, at the first id of a free hundred (0 for the first pool).
+// or, for a new pool, at the lowest hundred from which on its nodes have hundreds of their
+// own (0 for the first pool).
 func (r *resolver) nextFree(p *api.Pool, taken map[int32]string) int32 {
 	if ids := r.idsOf(p.Name); len(ids) > 0 {
 		return slices.Max(ids) + 1
 	}
-	if len(taken) == 0 {
-		return 0
+	hundreds := map[int32]bool{}
+	for id := range taken {
+		hundreds[id/100] = true
 	}
-	highest := slices.Max(slices.Collect(maps.Keys(taken)))
-	return (highest/100 + 1) * 100
+	first, needed := int32(0), (p.Replicas+99)/100
+	for h := int32(0); h < first+needed; h++ {
+		if hundreds[h] {
+			first = h + 1
+		}
+	}
+	return first * 100
 }
 
 func (r *resolver) giveFrom(i int, p *api.Pool, next int32, taken map[int32]string, explicit bool) {

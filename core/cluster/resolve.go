@@ -9,6 +9,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/kconf"
+	"castellan.dev/castellan/core/layout"
 )
 
 // Resolve says what a spec means, and every problem with it at once. The Model is only
@@ -46,6 +47,9 @@ type resolver struct {
 	brokers     int
 	controllers int
 	ids         []api.PoolNodeIDs
+	// filed are keys that stand in every broker's file although their cluster-wide value
+	// could live in Kafka, see fileTogether.
+	filed map[string]bool
 }
 
 func (r *resolver) fail(path, reason, remedy string) {
@@ -182,33 +186,31 @@ func (r *resolver) rollout() {
 	}
 }
 
-// reservedPort names the listener of Castellan itself that prefers a port.
-func reservedPort(port int32) (string, bool) {
+// preferredPort names the listener of Castellan itself that prefers a port.
+func preferredPort(port int32) (string, bool) {
 	switch port {
-	case 9090:
-		return "CONTROLLER", true
-	case 9091:
-		return "INTERNAL", true
+	case layout.ControllerPort:
+		return layout.ControllerListener, true
+	case layout.InternalPort:
+		return layout.InternalListener, true
 	default:
 		return "", false
 	}
 }
 
-// listeners checks names and ports.
+// listeners checks names and ports. Any name is a client's: those of Castellan's own
+// listeners differ in Kafka (layout.KafkaListenerName).
 func (r *resolver) listeners() {
 	byPort := map[int32]string{}
 	byName := map[string]bool{}
 	for i, l := range r.spec.Listeners {
 		path := fmt.Sprintf("spec.listeners[%d]", i)
-		if name := strings.ToUpper(l.Name); name == "CONTROLLER" || name == "INTERNAL" {
-			r.fail(path+".name", fmt.Sprintf("%s is a listener of Castellan itself", l.Name), "choose another name, for example client")
-		}
 		if byName[l.Name] {
 			r.fail(path+".name", fmt.Sprintf("there are two listeners named %s", l.Name), "give each its own name")
 		}
 		byName[l.Name] = true
-		if owner, reserved := reservedPort(l.Port); reserved {
-			r.fail(path+".port", fmt.Sprintf("port %d belongs to the listener %s of Castellan itself", l.Port, owner), "use another port, for example 9092")
+		if owner, preferred := preferredPort(l.Port); preferred {
+			r.warn(path+".port", fmt.Sprintf("port %d is preferred by the listener %s of Castellan itself: where both meet on a host, this one gets a port of the host's range", l.Port, owner), "use another port, for example 9092")
 		}
 		if other, taken := byPort[l.Port]; taken {
 			r.fail(path+".port", fmt.Sprintf("port %d is already used by listener %s", l.Port, other), "give each listener a port of its own")

@@ -98,7 +98,7 @@ func TestPropertiesRefuses(t *testing.T) {
 			s.Process.Listeners = []api.NodeListener{{Name: "PLAIN", Protocol: "PLAINTEXT"}}
 		},
 		"both INTERNAL": func(s *layout.Static) {
-			s.Process.Listeners = []api.NodeListener{{Name: "internal", Protocol: "PLAINTEXT"}}
+			s.Process.Listeners = []api.NodeListener{{Name: "INTERNAL", Protocol: "PLAINTEXT"}}
 		},
 		"has no port":        func(s *layout.Static) { s.Ports = nil },
 		"CONTROLLER has no ": func(s *layout.Static) { s.Roles = append(s.Roles, api.RoleController) },
@@ -107,6 +107,30 @@ func TestPropertiesRefuses(t *testing.T) {
 		spoil(&s)
 		if _, err := layout.Properties(s, layout.Live{}, layout.Facts{}); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: error %v", reason, err)
+		}
+	}
+}
+
+// A user may call a listener like one of ours: to Kafka they stay two.
+func TestClientListenerNamedLikeOneOfOurs(t *testing.T) {
+	s := layout.Static{
+		NodeID: 1, Roles: []api.Role{api.RoleBroker}, Volumes: []layout.Volume{{Name: "data", Path: "/data"}}, Address: "127.0.0.1",
+		Ports:   map[string]int32{"INTERNAL": 9091, "internal": 9092, "controller": 9093},
+		Process: api.ProcessSpec{Layout: 1, Listeners: []api.NodeListener{{Name: "controller", Protocol: "PLAINTEXT"}, {Name: "internal", Protocol: "SSL"}}},
+	}
+	got, err := layout.Properties(s, layout.Live{}, layout.Facts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"listeners":                      "INTERNAL://127.0.0.1:9091,CLIENT-CONTROLLER://127.0.0.1:9093,CLIENT-INTERNAL://127.0.0.1:9092",
+		"listener.security.protocol.map": "CONTROLLER:SSL,INTERNAL:SSL,CLIENT-CONTROLLER:PLAINTEXT,CLIENT-INTERNAL:SSL",
+		"listener.name.client-internal.ssl.client.auth":             "none",
+		"listener.name.client-internal.ssl.principal.mapping.rules": "DEFAULT",
+		"inter.broker.listener.name":                                "INTERNAL", "ssl.client.auth": "required",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
 		}
 	}
 }

@@ -137,8 +137,17 @@ func distinct(clients []api.NodeListener) error {
 func HasRole(s Static, role api.Role) bool { return slices.Contains(s.Roles, role) }
 
 // KafkaListenerName is how a listener of a KafkaCluster is called in Kafka's configuration.
+// One that is called like a listener of ours gets a name that no other can have: a dash
+// stands in no other.
 func KafkaListenerName(name string) string {
-	return strings.ReplaceAll(strings.ToUpper(name), "-", "_")
+	if name == ControllerListener || name == InternalListener {
+		return name
+	}
+	upper := strings.ReplaceAll(strings.ToUpper(name), "-", "_")
+	if upper == ControllerListener || upper == InternalListener {
+		return "CLIENT-" + upper
+	}
+	return upper
 }
 
 // bindAddress keeps a node that is reached on the loopback only from listening elsewhere.
