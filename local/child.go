@@ -12,7 +12,7 @@ import (
 
 const (
 	minBackoff = time.Second
-	maxBackoff = 30 * time.Second
+	maxBackoff = 5 * time.Second
 	// settled is how long a child must have run for its next end to count as the first one.
 	settled = time.Minute
 	// childGrace is how long a child may take to stop; the control plane's own bound is 20 s.
