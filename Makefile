@@ -51,7 +51,7 @@ generate: bin/tools/.built ## regenerate deepcopy, CRDs, key tables, package loc
 	@$(beat) "the TLS engine" node/sslengine/build.sh
 
 bench: ## print figures and hold them against their bounds
-	@$(slow_beat) "on one core" go test -run '^$$' -bench . -benchtime 3x -cpu 1 -timeout 30m ./core/...
+	@$(slow_beat) "on one core" go test -run '^$$' -bench . -benchtime 3x -cpu 1 -timeout 30m ./core/plan
 
 clean: ## remove what was built
 	rm -rf bin
