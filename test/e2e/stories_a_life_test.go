@@ -36,7 +36,9 @@ func downAndUpKeepTheData(t *testing.T, s *stand.Stand) {
 	lines := string(numbered(kept, 1000))
 	write(t, s, kept, lines)
 	id := s.Cluster().Status.ClusterID
+	began := time.Now()
 	s.Must("down")
+	t.Logf("down took %s", time.Since(began).Round(time.Millisecond))
 	for name, pid := range pids(s) {
 		if pid != 0 {
 			t.Errorf("%s still runs after down as process %d", name, pid)
@@ -61,17 +63,19 @@ func deletedClusterIsAdopted(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	id := s.Cluster().Status.ClusterID
 	volumes := volumePaths(s)
+	began := time.Now()
 	s.Must("delete", "kafkacluster", s.Key().Name)
+	t.Logf("delete took %s", time.Since(began).Round(time.Millisecond))
 	if left := kafkaPIDs(s); len(left) > 0 {
 		t.Errorf("still running after the KafkaCluster was deleted: %v", left)
 	}
 	for _, volume := range volumes {
-		if !exists(t, filepath.Join(volume, "meta.properties")) {
+		if !exists(t, filepath.Join(volume, "kafka-logs", "meta.properties")) {
 			t.Errorf("the data in %s is gone", volume)
 		}
 	}
 	s.Apply(stand.Combined(version, 3))
-	s.WaitReady()
+	t.Logf("apply to Ready took %s", s.WaitReady().Round(time.Millisecond))
 	if got := volumePaths(s); !slices.Equal(got, volumes) {
 		t.Errorf("volumes: got %v, want %v as before", got, volumes)
 	}
