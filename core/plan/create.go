@@ -48,7 +48,11 @@ func (p *pass) create() {
 type placer struct {
 	p     *pass
 	hosts []placedHost
+	// inRack counts a pool's nodes in a rack.
+	inRack map[rackPool]int
 }
+
+type rackPool struct{ rack, pool string }
 
 type placedHost struct {
 	*Host
@@ -57,14 +61,18 @@ type placedHost struct {
 }
 
 func newPlacer(p *pass) *placer {
-	pl := &placer{p: p}
+	pl := &placer{p: p, inRack: map[rackPool]int{}}
+	poolsOn := map[string][]string{}
+	for i := range p.have.Nodes {
+		n := &p.have.Nodes[i].Spec
+		poolsOn[n.Host] = append(poolsOn[n.Host], n.Pool)
+	}
 	for i := range p.have.Hosts {
 		h := &p.have.Hosts[i]
 		ph := placedHost{Host: h, total: h.Nodes, poolHere: map[string]int{}}
-		for _, n := range p.have.Nodes {
-			if n.Spec.Host == h.Name {
-				ph.poolHere[n.Spec.Pool]++
-			}
+		for _, pool := range poolsOn[h.Name] {
+			ph.poolHere[pool]++
+			pl.inRack[rackPool{h.Spec.Rack, pool}]++
 		}
 		pl.hosts = append(pl.hosts, ph)
 	}
@@ -88,8 +96,7 @@ func (pl *placer) place(w *cluster.Node) (*api.KafkaNodeSpec, string) {
 	if len(fit) == 0 {
 		return nil, fmt.Sprintf("node %d has no place: %s", w.ID, someOf(whynot))
 	}
-	slices.SortStableFunc(fit, func(a, b *placedHost) int { return pl.compare(a, b, w) })
-	h := fit[0]
+	h := slices.MinFunc(fit, func(a, b *placedHost) int { return pl.compare(a, b, w) })
 	ports, err := host.Ports(h.Spec, slices.Collect(maps.Keys(h.Claimed)), w.Ports)
 	if err != nil {
 		return nil, fmt.Sprintf("node %d has no place: %v", w.ID, err)
@@ -99,6 +106,7 @@ func (pl *placer) place(w *cluster.Node) (*api.KafkaNodeSpec, string) {
 	}
 	h.total++
 	h.poolHere[w.Pool]++
+	pl.inRack[rackPool{h.Spec.Rack, w.Pool}]++
 	return pl.spec(w, h, ports), ""
 }
 
@@ -153,7 +161,7 @@ func selected(h *Host, pl api.HostPlacement) bool {
 
 // compare prefers the rack with the fewest nodes of the pool, then the emptier host.
 func (pl *placer) compare(a, b *placedHost, w *cluster.Node) int {
-	if d := pl.inRack(a.Spec.Rack, w.Pool) - pl.inRack(b.Spec.Rack, w.Pool); d != 0 {
+	if d := pl.inRack[rackPool{a.Spec.Rack, w.Pool}] - pl.inRack[rackPool{b.Spec.Rack, w.Pool}]; d != 0 {
 		return d
 	}
 	if d := a.poolHere[w.Pool] - b.poolHere[w.Pool]; d != 0 {
@@ -163,14 +171,4 @@ func (pl *placer) compare(a, b *placedHost, w *cluster.Node) int {
 		return d
 	}
 	return strings.Compare(a.Name, b.Name)
-}
-
-func (pl *placer) inRack(rack, pool string) int {
-	n := 0
-	for i := range pl.hosts {
-		if pl.hosts[i].Spec.Rack == rack {
-			n += pl.hosts[i].poolHere[pool]
-		}
-	}
-	return n
 }
