@@ -17,7 +17,10 @@ func (r *resolver) configuration() {
 	r.fileTogether()
 	r.configAt("spec.config", r.spec.Config, false)
 	for _, key := range slices.Sorted(maps.Keys(r.spec.ExtraConfig)) {
-		r.kconfProblems("spec.extraConfig["+key+"]", r.table.ValidateExtra(key, string(r.spec.ExtraConfig[key])))
+		at, value := "spec.extraConfig["+key+"]", string(r.spec.ExtraConfig[key])
+		if r.text(at, value) {
+			r.kconfProblems(at, r.table.ValidateExtra(key, value))
+		}
 	}
 	for i := range r.spec.Pools {
 		p := &r.spec.Pools[i]
@@ -36,8 +39,7 @@ func (r *resolver) configAt(path string, config api.Config, perNode bool) {
 	for _, key := range slices.Sorted(maps.Keys(config)) {
 		at := path + "[" + key + "]"
 		value := string(config[key])
-		if notText(value) {
-			r.fail(at, "the value is a list or an object, but Kafka's values are text", "write it as text, for example \"a,b\"")
+		if !r.text(at, value) {
 			continue
 		}
 		problems := r.table.Validate(key, value)
@@ -75,15 +77,21 @@ func (r *resolver) fileTogether() {
 	}
 }
 
-// notText says whether a value was no scalar in the object (see api.ConfigValue).
-func notText(value string) bool {
-	if value == "null" {
+// text says whether a value was a scalar in the object (see api.ConfigValue).
+func (r *resolver) text(path, value string) bool {
+	switch {
+	case value == "null":
+		r.fail(path, "the key has no value", "write one, or leave the key out")
+		return false
+	case strings.HasPrefix(value, "{") || strings.HasPrefix(value, "["):
+		if !json.Valid([]byte(value)) {
+			return true
+		}
+		r.fail(path, "the value is a list or an object, but Kafka's values are text", "write it as text, for example \"a,b\"")
+		return false
+	default:
 		return true
 	}
-	if !strings.HasPrefix(value, "{") && !strings.HasPrefix(value, "[") {
-		return false
-	}
-	return json.Valid([]byte(value))
 }
 
 // shadowed refuses a controller's own value of a key whose cluster-wide value would win.
