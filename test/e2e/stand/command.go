@@ -58,7 +58,11 @@ func (s *Stand) Run(within time.Duration, stdin string, args ...string) Output {
 
 func (s *Stand) run(ctx context.Context, within time.Duration, stdin string, args ...string) Output {
 	args = append(slices.Clone(args), "--dir", string(s.dir))
-	return execute(ctx, within, strings.NewReader(stdin), filepath.Join(s.bin, "castellan"), args...)
+	program := filepath.Join(s.bin, "castellan")
+	if s.options.DataSize > 0 && args[0] == "up" {
+		program, args = s.onSmallDisk(program, args)
+	}
+	return execute(ctx, within, strings.NewReader(stdin), program, args...)
 }
 
 // Apply runs `castellan apply`, which has to work.

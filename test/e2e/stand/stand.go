@@ -56,6 +56,9 @@ type Options struct {
 	Ports local.PortRange
 	// Down only prepares the folder; the test calls Up itself.
 	Down bool
+	// DataSize, if set, puts the data on a file system of its own of so many bytes, see [Stand.DataSeen]. It goes with
+	// the processes that see it: not for a test that takes the cluster down and up again.
+	DataSize int64
 }
 
 // Stand is a Castellan on this machine.

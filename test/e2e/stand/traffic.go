@@ -20,6 +20,7 @@ type Traffic struct {
 	topic  string
 	cancel context.CancelFunc
 	read   atomic.Int64
+	ending atomic.Value // why the reader had to begin again
 	ended  chan error
 }
 
@@ -49,7 +50,7 @@ func (t *Traffic) MoreThan(records int) Fact {
 	return func(context.Context) error {
 		if acknowledged, read := t.Writer.Acknowledged(), t.Read(); acknowledged <= records || read <= records {
 			failed, err := t.Writer.Failed()
-			return fmt.Errorf("%d records acknowledged, %d failed (%w), %d read", acknowledged, failed, err, read)
+			return fmt.Errorf("%d records acknowledged, %d failed (%v), %d read (%v)", acknowledged, failed, err, read, t.ending.Load())
 		}
 		return nil
 	}
@@ -93,6 +94,20 @@ func (t *Traffic) follow(ctx context.Context, config kafka.ClientConfig) error {
 		return fmt.Errorf("follow %s: %w", t.topic, err)
 	}
 	defer client.Close()
+	for {
+		err := t.readAll(ctx, client)
+		if ctx.Err() != nil || t.Read() > 0 {
+			return err
+		}
+		t.ending.Store(fmt.Sprintf("the reader found nothing to follow and tries again: %v", err)) // not every broker knows a new topic at once
+		select {
+		case <-ctx.Done():
+		case <-time.After(poll):
+		}
+	}
+}
+
+func (t *Traffic) readAll(ctx context.Context, client *kafka.Client) error {
 	for _, err := range client.Consume(ctx, kafka.ConsumeOptions{Topic: t.topic, From: kafka.Start{Offset: kafka.Beginning}}) {
 		if err != nil {
 			return err
