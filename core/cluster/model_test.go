@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -44,19 +45,23 @@ func TestNodeIDs(t *testing.T) {
 	}{
 		"one pool": {[]api.Pool{combinedPool(3)}, nil, map[string][]int32{"nodes": {0, 1, 2}}},
 		"two pools": {
-			[]api.Pool{controllerPool(3), brokerPool(2)}, nil,
+			[]api.Pool{controllerPool(3), brokerPool(2)},
+			nil,
 			map[string][]int32{"controllers": {0, 1, 2}, "brokers": {100, 101}},
 		},
 		"a pool of more than a hundred": {
-			[]api.Pool{controllerPool(1), brokerPool(101), {Name: "more", Roles: []api.Role{api.RoleBroker}, Replicas: 1}}, nil,
+			[]api.Pool{controllerPool(1), brokerPool(101), {Name: "more", Roles: []api.Role{api.RoleBroker}, Replicas: 1}},
+			nil,
 			map[string][]int32{"controllers": {0}, "brokers": count(100, 101), "more": {300}},
 		},
 		"a first id leaves the lower hundred to others": {
-			[]api.Pool{controllerPool(3), first(brokerPool(3), 100)}, nil,
+			[]api.Pool{controllerPool(3), first(brokerPool(3), 100)},
+			nil,
 			map[string][]int32{"controllers": {0, 1, 2}, "brokers": {100, 101, 102}},
 		},
 		"a large pool does not run into a first id": {
-			[]api.Pool{controllerPool(3), brokerPool(101), first(api.Pool{Name: "f", Roles: []api.Role{api.RoleBroker}, Replicas: 1}, 150)}, nil,
+			[]api.Pool{controllerPool(3), brokerPool(101), first(api.Pool{Name: "f", Roles: []api.Role{api.RoleBroker}, Replicas: 1}, 150)},
+			nil,
 			map[string][]int32{"controllers": {0, 1, 2}, "brokers": count(200, 101), "f": {150}},
 		},
 		"more nodes keep the ids": {
@@ -182,9 +187,7 @@ func TestWhereAKeyLives(t *testing.T) {
 	} {
 		want := map[string]string{}
 		for _, more := range add {
-			for k, v := range more {
-				want[k] = v
-			}
+			maps.Copy(want, more)
 		}
 		if diff := cmp.Diff(want, nodeOf(t, m, id).Process.Config); diff != "" {
 			t.Errorf("file of node %d (-want +got):\n%s", id, diff)

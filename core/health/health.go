@@ -111,6 +111,10 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + " …"
 }
 
+// notAccepted is also true of a spec that was accepted once and cannot be any more, because
+// its Package is gone.
+const notAccepted = "no spec could be accepted: see Accepted"
+
 func accepted(c *conditions, in Input) {
 	var errs, warnings []string
 	for _, p := range in.Problems {
@@ -136,7 +140,7 @@ func available(c *conditions, in Input) {
 	k := in.Have.Kafka
 	switch {
 	case !in.Resolved:
-		c.set(api.ConditionAvailable, metav1.ConditionUnknown, "NotAccepted", "no spec has been accepted yet")
+		c.set(api.ConditionAvailable, metav1.ConditionUnknown, "NotAccepted", notAccepted)
 	case in.Want.State == api.StateStopped:
 		c.set(api.ConditionAvailable, metav1.ConditionFalse, "Stopped", "spec.state is Stopped")
 	case !k.Known || !k.PartitionsKnown:
@@ -192,16 +196,20 @@ func some(names []string) string {
 func reconciling(c *conditions, in Input) {
 	switch {
 	case !in.Resolved:
-		c.set(api.ConditionReconciling, metav1.ConditionFalse, "NotAccepted", "no spec has been accepted yet")
+		c.set(api.ConditionReconciling, metav1.ConditionFalse, "NotAccepted", notAccepted)
 	case len(in.Plan.Steps) > 0:
 		s := in.Plan.Steps[0]
 		c.set(api.ConditionReconciling, metav1.ConditionTrue, string(s.Kind), stepWords(s))
+	case in.Want.Paused:
+		c.set(api.ConditionReconciling, metav1.ConditionFalse, "Paused", "spec.paused is true: nothing is changed until it is false")
 	case firstBlock(in.Plan, false) != nil:
 		b := firstBlock(in.Plan, false)
 		c.set(api.ConditionReconciling, metav1.ConditionTrue, b.Reason, b.Message)
 	case len(in.Plan.Upcoming) > 0:
 		s := in.Plan.Upcoming[0]
 		c.set(api.ConditionReconciling, metav1.ConditionTrue, string(s.Kind), "next: "+stepWords(s))
+	case len(in.Plan.Blocked) > 0:
+		c.set(api.ConditionReconciling, metav1.ConditionFalse, "Stalled", "nothing can be done before what blocks is gone: see Stalled")
 	default:
 		c.set(api.ConditionReconciling, metav1.ConditionFalse, "Done", "nothing is to be done")
 	}
@@ -237,11 +245,14 @@ func stalled(c *conditions, in Input) {
 	}
 	switch {
 	case !in.Resolved:
-		c.set(api.ConditionStalled, metav1.ConditionTrue, "NotAccepted", "no spec could be accepted: see Accepted")
+		c.set(api.ConditionStalled, metav1.ConditionTrue, "NotAccepted", notAccepted)
 	case in.Failed != "":
 		c.set(api.ConditionStalled, metav1.ConditionTrue, "StepFailed", in.Failed)
 	case len(why) > 0:
 		c.set(api.ConditionStalled, metav1.ConditionTrue, firstBlock(in.Plan, true).Reason, strings.Join(slices.Compact(why), " | "))
+	case c.is(api.ConditionAccepted, metav1.ConditionFalse):
+		// The newest spec will not come into force by itself; kstatus calls that failed.
+		c.set(api.ConditionStalled, metav1.ConditionTrue, "InvalidSpec", c.message(api.ConditionAccepted))
 	default:
 		c.set(api.ConditionStalled, metav1.ConditionFalse, "Moving", "nothing blocks")
 	}
