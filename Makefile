@@ -50,8 +50,9 @@ generate: bin/tools/.built ## regenerate deepcopy, CRDs, key tables, package loc
 	@$(beat) "package locks for Kafka $(locked)" go run ./hack/packagelock -out packages/locks $(locked)
 	@$(beat) "the TLS engine" node/sslengine/build.sh
 
-bench: ## print figures and hold them against their bounds
+bench: build ## print figures and hold them against their bounds
 	@$(slow_beat) "on one core" go test -run '^$$' -bench . -benchtime 3x -cpu 1 -timeout 30m ./core/plan
+	@$(slow_beat) "on real Kafka, five minutes of rest included" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e
 
 clean: ## remove what was built
 	rm -rf bin
