@@ -9,7 +9,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"castellan.dev/castellan/core/host"
+	"castellan.dev/castellan/local"
 	"castellan.dev/castellan/test/e2e/stand"
 )
 
@@ -62,6 +66,7 @@ func kafkaOutlivesEverythingAbove(t *testing.T, s *stand.Stand) {
 	traffic := s.StartTraffic("alone", 6)
 	before := kafkaPIDs(s)
 	above := []int{s.MustPID(stand.Server), s.MustPID(stand.ControlPlane), s.MustPID(stand.Operator), s.MustPID(stand.Agent)}
+	killed := time.Now()
 	s.Kill(above...)
 	s.Throughout("Kafka goes on alone", alone, func(context.Context) error {
 		if diff := cmp.Diff(before, kafkaPIDs(s)); diff != "" {
@@ -75,15 +80,36 @@ func kafkaOutlivesEverythingAbove(t *testing.T, s *stand.Stand) {
 	s.Eventually("traffic goes on without anything above", 30*time.Second, traffic.MoreThan(traffic.Writer.Acknowledged()+200))
 
 	s.Up()
+	s.Eventually("everything above Kafka runs again", time.Minute, func(ctx context.Context) error {
+		for _, name := range []string{stand.Server, stand.ControlPlane, stand.Operator, stand.Agent} {
+			if s.PID(name) == 0 {
+				return fmt.Errorf("%s does not run", name)
+			}
+		}
+		return agentLives(ctx, s, killed)
+	})
 	s.WaitReady()
-	for _, name := range []string{stand.Server, stand.ControlPlane, stand.Operator, stand.Agent} {
-		s.MustPID(name)
-	}
+	s.Throughout("up adopts what runs", 3*time.Second, func(context.Context) error {
+		if diff := cmp.Diff(before, kafkaPIDs(s)); diff != "" {
+			return fmt.Errorf("- before, + after:\n%s", diff)
+		}
+		return nil
+	})
 	s.Eventually("traffic goes on after up", 30*time.Second, traffic.MoreThan(traffic.Writer.Acknowledged()+200))
-	if diff := cmp.Diff(before, kafkaPIDs(s)); diff != "" {
-		t.Errorf("up did not adopt what ran (- before, + after):\n%s", diff)
-	}
 	if failed := traffic.End(); failed > 0 {
 		t.Errorf("%d records failed", failed)
 	}
+}
+
+// agentLives says whether the agent has renewed its Lease since then, so that it has looked at its processes.
+func agentLives(ctx context.Context, s *stand.Stand, since time.Time) error {
+	var lease coordinationv1.Lease
+	key := types.NamespacedName{Namespace: host.Namespace(local.HostName), Name: host.LeaseName}
+	if err := s.Client().Get(ctx, key, &lease); err != nil {
+		return fmt.Errorf("read the agent's Lease: %w", err)
+	}
+	if at := lease.Spec.RenewTime; at == nil || !at.After(since) {
+		return fmt.Errorf("the agent's Lease was last renewed at %v", at)
+	}
+	return nil
 }
