@@ -45,6 +45,8 @@ type Engine struct {
 type Result struct {
 	Status api.KafkaClusterStatus
 	Plan   plan.Plan
+	// Done are the steps of the plan that were done, in order.
+	Done []plan.Step
 	// Again is how long to wait at most before the next pass; zero is the ordinary resync.
 	Again time.Duration
 	// Gone says that everything of a deleted cluster is gone.
@@ -75,14 +77,14 @@ func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error)
 	}
 	in.Resolved, in.Want, in.Have = true, model, world
 	in.Plan = plan.Compute(model, world, e.Now())
-	failed := e.do(ctx, kc, rev, world, in.Plan.Steps)
-	if failed != nil {
-		in.Failed = failed.Error()
+	done, err := e.do(ctx, kc, rev, world, in.Plan.Steps)
+	if err == nil {
+		err = e.prune(ctx, &f)
 	}
-	if err := e.prune(ctx, &f); err != nil {
-		return Result{}, err
+	if err != nil {
+		in.Failed = err.Error()
 	}
-	return Result{Status: health.Status(in), Plan: in.Plan, Again: again(in)}, nil
+	return Result{Status: health.Status(in), Plan: in.Plan, Done: done, Again: again(in)}, nil
 }
 
 // again is when to look again without an event.
@@ -294,15 +296,15 @@ func acceptedLosses(kc *api.KafkaCluster) []int32 {
 	return ids
 }
 
-// do does the steps in order; the first that fails ends the pass, because later ones may
-// rest on it.
-func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step) error {
-	for _, step := range steps {
+// do does the steps in order and returns those that it did; the first that fails ends the
+// pass, because later ones may rest on it.
+func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step) ([]plan.Step, error) {
+	for i, step := range steps {
 		if err := e.doOne(ctx, kc, rev, w, step); err != nil {
-			return fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err)
+			return steps[:i], fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err)
 		}
 	}
-	return nil
+	return steps, nil
 }
 
 func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, step plan.Step) error {

@@ -31,10 +31,11 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 	}
 	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, in.Want)
 	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
-	err = e.do(ctx, kc, last(f.revisions), in.Have, in.Plan.Steps)
+	done, err := e.do(ctx, kc, last(f.revisions), in.Have, in.Plan.Steps)
 	if err == nil && in.Plan.Done() {
 		for _, n := range f.nodes {
 			if err = e.Nodes.Delete(ctx, kc, n.Spec.NodeID, removeData); err != nil {
+				err = fmt.Errorf("delete node %d: %w", n.Spec.NodeID, err)
 				break
 			}
 		}
@@ -47,7 +48,7 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 	if removeData {
 		st.Doing = "being deleted with its data (deletionPolicy: Delete)"
 	}
-	return Result{Status: st, Plan: in.Plan, Again: time.Second}, nil
+	return Result{Status: st, Plan: in.Plan, Done: done, Again: time.Second}, nil
 }
 
 func (e *Engine) removeRest(ctx context.Context, kc *api.KafkaCluster, f *facts, removeData bool) (Result, error) {

@@ -69,7 +69,7 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		r.clients.Forget(req.String())
 		return reconcile.Result{}, client.IgnoreNotFound(r.patchFinalizer(ctx, kc, controllerutil.RemoveFinalizer))
 	}
-	r.tell(ctx, kc, result.Plan.Steps)
+	r.tell(ctx, kc, result.Done)
 	if err := r.report(ctx, kc, result.Status); err != nil {
 		return reconcile.Result{}, err
 	}

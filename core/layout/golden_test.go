@@ -127,7 +127,8 @@ func TestClientListenerNamedLikeOneOfOurs(t *testing.T) {
 		"listener.security.protocol.map": "CONTROLLER:SSL,INTERNAL:SSL,CLIENT-CONTROLLER:PLAINTEXT,CLIENT-INTERNAL:SSL",
 		"listener.name.client-internal.ssl.client.auth":             "none",
 		"listener.name.client-internal.ssl.principal.mapping.rules": "DEFAULT",
-		"inter.broker.listener.name":                                "INTERNAL", "ssl.client.auth": "required",
+		"inter.broker.listener.name":                                "INTERNAL",
+		"ssl.client.auth":                                           "required",
 	} {
 		if got[key] != want {
 			t.Errorf("%s is %q, want %q", key, got[key], want)
