@@ -21,6 +21,7 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 		p.block(-1, "Paused", "spec.paused is true: nothing is changed until it is false", false)
 		return p.plan
 	}
+	p.keepIdentities()
 	p.create()
 	p.live()
 	p.storage()
@@ -109,6 +110,47 @@ func (p *pass) existing() []*Node {
 		}
 	}
 	return out
+}
+
+// keepIdentities keeps a node what it is where the Model calls for another node under its
+// id: other roles, another pool, other log directories or an older version. A spec cannot
+// ask for that, but one that is judged without its history (ClusterRevisions deleted by
+// hand) could.
+func (p *pass) keepIdentities() {
+	p.want.Nodes = slices.Clone(p.want.Nodes)
+	for i := range p.want.Nodes {
+		w := &p.want.Nodes[i]
+		p.wanted[w.ID] = w
+		n, ok := p.nodes[w.ID]
+		if !ok {
+			continue
+		}
+		why := otherNode(w, &n.Spec)
+		if why == "" {
+			continue
+		}
+		p.block(w.ID, "OtherNode", fmt.Sprintf("node %d is left as it is: %s; put the spec back, or give new nodes other ids", w.ID, why), true)
+		*w = cluster.Node{
+			ID: w.ID, Pool: n.Spec.Pool, Roles: n.Spec.Roles, Process: n.Spec.Process, Dynamic: n.Spec.Dynamic,
+			Volumes: w.Volumes, Hosts: w.Hosts, Ports: n.Spec.Ports,
+		}
+	}
+}
+
+// otherNode says what makes a wanted node another one than the one that exists.
+func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
+	switch {
+	case !slices.Equal(slices.Sorted(slices.Values(w.Roles)), slices.Sorted(slices.Values(is.Roles))):
+		return fmt.Sprintf("its roles cannot change from %v to %v", is.Roles, w.Roles)
+	case w.Pool != is.Pool:
+		return fmt.Sprintf("it belongs to pool %s, not to %s", is.Pool, w.Pool)
+	case !slices.Equal(w.Process.Volumes, is.Process.Volumes):
+		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
+	case cluster.CompareVersions(w.Process.Version, is.Process.Version) < 0:
+		return fmt.Sprintf("it was permitted to run %s, and going back to %s is not possible", is.Process.Version, w.Process.Version)
+	default:
+		return ""
+	}
 }
 
 // live brings everything up to date that never restarts a node.

@@ -353,7 +353,7 @@ func (p *pass) mayStop(n *Node, impact *impact) *Block {
 	id, w := n.Spec.NodeID, p.wanted[n.Spec.NodeID]
 	if w.Controller() {
 		if why := p.quorumWithout(id); why != "" {
-			return &Block{Node: id, Reason: "QuorumAtRisk", Message: why}
+			return &Block{Node: id, Reason: "QuorumAtRisk", Message: why, Stalled: p.twoControllers()}
 		}
 	}
 	if !slices.Contains(n.Spec.Roles, api.RoleBroker) {
@@ -389,9 +389,24 @@ func (p *pass) quorumWithout(id int32) string {
 		}
 	}
 	if need := len(q.Voters)/2 + 1; up < need {
-		return fmt.Sprintf("controller %d is not restarted now: the other caught-up controllers would be no majority", id)
+		why := fmt.Sprintf("controller %d is not restarted now: the other caught-up controllers would be no majority", id)
+		if p.twoControllers() {
+			why += "; one of two never is: add a third controller"
+		}
+		return why
 	}
 	return ""
+}
+
+// twoControllers says whether two controllers are wanted, of which none can ever be spared.
+func (p *pass) twoControllers() bool {
+	count := 0
+	for i := range p.want.Nodes {
+		if p.want.Nodes[i].Controller() {
+			count++
+		}
+	}
+	return count == 2
 }
 
 // waitForUnsettled names what runs as permitted but is not ready yet.

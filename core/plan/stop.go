@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -22,8 +23,9 @@ func Stop(want cluster.Model, have World, now time.Time) Plan {
 // alone still ran after 48 s).
 func (p *pass) stopAll() {
 	var brokers, others []*Node
-	for _, n := range p.existing() {
-		if p.wanted[n.Spec.NodeID].Controller() {
+	for i := range p.have.Nodes { // also those that are not wanted any more
+		n := &p.have.Nodes[i]
+		if slices.Contains(n.Spec.Roles, api.RoleController) {
 			others = append(others, n)
 		} else {
 			brokers = append(brokers, n)
@@ -43,10 +45,15 @@ func (p *pass) stopThese(nodes []*Node) bool {
 			spec.State = api.StateStopped
 			p.write(StopNode, spec, "spec.state is Stopped")
 		}
-		if !stopped(n) {
-			p.block(n.Spec.NodeID, "Stopping", fmt.Sprintf("node %d is shutting down", n.Spec.NodeID), false)
-			waiting = true
+		if stopped(n) {
+			continue
 		}
+		waiting = true
+		if n.Status.State == api.NodeUnknown {
+			p.block(n.Spec.NodeID, "HostSilent", fmt.Sprintf("whether node %d has stopped cannot be known: the agent of its host %s is silent; start the agent, or take the host out of use", n.Spec.NodeID, n.Spec.Host), true)
+			continue
+		}
+		p.block(n.Spec.NodeID, "Stopping", fmt.Sprintf("node %d is shutting down", n.Spec.NodeID), false)
 	}
 	return waiting
 }
@@ -57,8 +64,8 @@ func stopped(n *Node) bool {
 
 // startAll starts every stopped node.
 func (p *pass) startAll() {
-	for _, n := range p.existing() {
-		if spec := p.spec(n.Spec.NodeID); spec.State == api.StateStopped {
+	for i := range p.have.Nodes {
+		if spec := p.spec(p.have.Nodes[i].Spec.NodeID); spec.State == api.StateStopped {
 			spec.State = api.StateRunning
 			p.write(StartNode, spec, "spec.state is Running")
 		}

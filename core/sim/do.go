@@ -19,7 +19,8 @@ func (w *World) Do(s plan.Step) {
 			w.violate("node %d created twice", s.Node)
 			return
 		}
-		w.nodes[s.Node] = &node{spec: *s.Spec.DeepCopy()}
+		disk := w.disks[s.Node]
+		w.nodes[s.Node] = &node{spec: *s.Spec.DeepCopy(), dir: disk.dir, clusterID: disk.clusterID, owner: disk.owner, formats: disk.formats}
 	case plan.UpdateProcess, plan.UpdateLive, plan.AnswerStorage, plan.StopNode, plan.StartNode:
 		w.write(s)
 	case plan.RecordClusterID:
@@ -50,6 +51,9 @@ func (w *World) write(s plan.Step) {
 	}
 	if n.spec.ClusterID != "" && s.Spec.ClusterID != n.spec.ClusterID {
 		w.violate("cluster id of node %d changed", s.Node)
+	}
+	if !slices.Equal(n.spec.Roles, s.Spec.Roles) {
+		w.violate("%s changes the roles of node %d from %v to %v", s.Kind, s.Node, n.spec.Roles, s.Spec.Roles)
 	}
 	if restart {
 		w.Restarts[s.Node]++
@@ -147,8 +151,10 @@ func (w *World) removeVoter(s plan.Step) {
 		w.violate("voter %d removed under directory %s, it votes under %s", s.Node, s.DirectoryID, w.voters[s.Node])
 		return
 	}
-	if n := w.nodes[s.Node]; n != nil && n.running != "" && n.dir == s.DirectoryID {
-		w.violate("voter %d removed while it runs", s.Node)
+	for id, n := range w.nodes {
+		if n.dir == s.DirectoryID {
+			w.violate("voter %d removed although its directory %s is still there, on node %d", s.Node, s.DirectoryID, id)
+		}
 	}
 	delete(w.voters, s.Node)
 	if !w.quorumUp() {
@@ -179,6 +185,37 @@ func (w *World) LoseDisk(id int32) {
 	w.Crash(id)
 	if n := w.nodes[id]; n != nil {
 		n.dir, n.clusterID, n.nonce = "", "", ""
+	}
+}
+
+// Delete takes a node's object away by hand; its disk stays.
+func (w *World) Delete(id int32) {
+	if n := w.nodes[id]; n != nil {
+		w.disks[id] = *n
+		delete(w.nodes, id)
+	}
+}
+
+// Swap ends two nodes' JVMs and gives each the other's disk.
+func (w *World) Swap(a, b int32) {
+	w.Crash(a)
+	w.Crash(b)
+	x, y := w.nodes[a], w.nodes[b]
+	x.dir, y.dir = y.dir, x.dir
+	x.clusterID, y.clusterID = y.clusterID, x.clusterID
+	x.owner, y.owner = y.owner, x.owner
+}
+
+// Mount ends a node's JVM and gives it a disk of a node of another cluster; it gives back
+// what puts its own disk back.
+func (w *World) Mount(id int32, clusterID string) (back func()) {
+	w.Crash(id)
+	n := w.nodes[id]
+	own := *n
+	n.dir, n.clusterID, n.owner = "foreign", clusterID, id
+	return func() {
+		w.Crash(id)
+		n.dir, n.clusterID, n.owner = own.dir, own.clusterID, own.owner
 	}
 }
 

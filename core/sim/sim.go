@@ -35,6 +35,7 @@ type World struct {
 	topics []plan.Topic
 	voters map[int32]string // directory id by node id
 	leader int32
+	led    bool // there was a leader, so something was committed
 	config map[string]string
 	broker map[int32]map[string]string
 	fresh  int
@@ -47,17 +48,26 @@ type World struct {
 	Elections int
 	// Hidden makes Kafka unreadable for the plan.
 	Hidden bool
+	// ELR lets an ISR become empty (KIP-966, what 4.3.1 does by default): the last in-sync
+	// replica leaves it too when its broker is fenced.
+	ELR bool
+	// disks of nodes that were deleted; a node that is created again finds its own.
+	disks map[int32]node
+	// holders are the nodes whose disks have all that was acknowledged, by partition.
+	holders map[string][]int32
 }
 
 type node struct {
 	spec      api.KafkaNodeSpec
 	dir       string // directory id, empty for an empty disk
 	clusterID string // on disk
+	owner     int32  // node id on disk
 	nonce     string
 	running   string // process hash, empty when the JVM is down
 	bad       bool   // its process cannot start
 	silent    bool   // its host reports nothing
 	age       int    // ticks since the start
+	formats   int    // how often its disk was formatted
 	startedAt time.Time
 }
 
@@ -66,7 +76,7 @@ func New(hosts []plan.Host) *World {
 	return &World{
 		Now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Revision: "r1", hosts: hosts, leader: -1,
 		nodes: map[int32]*node{}, voters: map[int32]string{}, config: map[string]string{},
-		broker: map[int32]map[string]string{}, Restarts: map[int32]int{},
+		broker: map[int32]map[string]string{}, Restarts: map[int32]int{}, holders: map[string][]int32{}, disks: map[int32]node{},
 	}
 }
 
@@ -74,6 +84,7 @@ func New(hosts []plan.Host) *World {
 func (w *World) AddTopic(name string, minISR int, replicas ...[]int32) {
 	t := plan.Topic{Name: name, MinISR: minISR}
 	for _, r := range replicas {
+		w.holders[partitionName(name, len(t.Partitions))] = slices.Clone(r)
 		t.Partitions = append(t.Partitions, plan.Partition{Leader: r[0], Replicas: r, ISR: slices.Clone(r)})
 	}
 	w.topics = append(w.topics, t)
@@ -142,7 +153,7 @@ func (w *World) status(n *node) api.KafkaNodeStatus {
 	for _, v := range n.spec.Volumes {
 		vs := api.VolumeStatus{Name: v.Name, State: api.VolumeEmpty}
 		if n.dir != "" {
-			id := n.spec.NodeID
+			id := n.owner
 			vs = api.VolumeStatus{Name: v.Name, State: api.VolumeFormatted, ClusterID: n.clusterID, DirectoryID: n.dir, NodeID: &id}
 		}
 		st.Volumes = append(st.Volumes, vs)
@@ -156,6 +167,8 @@ func (w *World) status(n *node) api.KafkaNodeStatus {
 		st.State = api.NodeStopped
 	case n.running == "":
 		st.State, st.Reason = api.NodeFailed, "KafkaExited"
+	case n.spec.State == api.StateStopped:
+		st.State, st.Reason = api.NodeStopping, "Stopping"
 	case !w.ready(n):
 		st.State = api.NodeStarting
 	default:
@@ -262,8 +275,8 @@ func (w *World) advance(n *node) {
 		w.ask(n)
 		return
 	}
-	if n.clusterID != n.spec.ClusterID || n.bad {
-		return
+	if n.clusterID != n.spec.ClusterID || n.owner != n.spec.NodeID || n.bad {
+		return // a supervisor refuses what is not its own
 	}
 	if n.running == "" {
 		n.running, n.age, n.startedAt = want, 0, w.Now
@@ -293,7 +306,8 @@ func (w *World) format(n *node, s *api.StorageAnswer) {
 	if s.Answer == api.StorageJoin {
 		w.judgeJoin(n)
 	}
-	n.clusterID = n.spec.ClusterID
+	n.formats++
+	n.clusterID, n.owner = n.spec.ClusterID, n.spec.NodeID
 	w.fresh++
 	n.dir = fmt.Sprintf("dir-%d-join-%d", n.spec.NodeID, w.fresh)
 	if s.Answer != api.StorageBootstrap || len(s.InitialControllers) == 0 {
@@ -302,16 +316,26 @@ func (w *World) format(n *node, s *api.StorageAnswer) {
 	w.bootstrap(n, s)
 }
 
-// judgeJoin checks that an empty disk that is formatted was not the last copy of anything.
+// judgeJoin checks that an empty disk that is formatted did not hold the last copy of
+// anything: somebody else's disk must have all that was acknowledged.
 func (w *World) judgeJoin(n *node) {
+	id := n.spec.NodeID
 	for i := range w.topics {
-		for j, p := range w.topics[i].Partitions {
-			if len(p.ISR) == 1 && p.ISR[0] == n.spec.NodeID {
-				w.violate("node %d joins empty, but %s-%d had its only in-sync copy there", n.spec.NodeID, w.topics[i].Name, j)
+		for j := range w.topics[i].Partitions {
+			name := partitionName(w.topics[i].Name, j)
+			held := w.holders[name]
+			if !slices.Contains(held, id) {
+				continue
 			}
+			if !slices.ContainsFunc(held, func(other int32) bool { return other != id && w.nodes[other] != nil && w.nodes[other].dir != "" }) {
+				w.violate("node %d joins empty, but %s had its last copy there", id, name)
+			}
+			w.holders[name] = slices.DeleteFunc(slices.Clone(held), func(other int32) bool { return other == id })
 		}
 	}
 }
+
+func partitionName(topic string, partition int) string { return fmt.Sprintf("%s-%d", topic, partition) }
 
 // bootstrap formats a first controller. A second cluster beside one that has voters is the
 // worst thing that a plan could do.
@@ -330,6 +354,9 @@ func (w *World) bootstrap(n *node, s *api.StorageAnswer) {
 		w.voters = voters
 	}
 	n.dir = voters[n.spec.NodeID]
+	if n.formats > 1 && w.led {
+		w.violate("node %d votes again under directory %s, whose log is gone", n.spec.NodeID, n.dir)
+	}
 	if w.voters[n.spec.NodeID] != n.dir {
 		w.violate("node %d was formatted into a second quorum", n.spec.NodeID)
 	}
@@ -342,6 +369,7 @@ func (w *World) elect() {
 		for _, id := range w.ids() {
 			if w.voters[id] != "" && w.voters[id] == w.nodes[id].dir && w.ready(w.nodes[id]) {
 				w.leader = id
+				w.led = true
 				break
 			}
 		}
@@ -355,7 +383,7 @@ func (w *World) follow() {
 	}
 	for i := range w.topics {
 		for j := range w.topics[i].Partitions {
-			w.sync(&w.topics[i].Partitions[j])
+			w.sync(&w.topics[i].Partitions[j], partitionName(w.topics[i].Name, j))
 			w.lead(&w.topics[i].Partitions[j])
 		}
 	}
@@ -363,16 +391,23 @@ func (w *World) follow() {
 
 // sync takes replicas that do not serve out of a partition's ISR, and those that have
 // caught up back in.
-func (w *World) sync(p *plan.Partition) {
+func (w *World) sync(p *plan.Partition, name string) {
+	defer func() {
+		if len(p.ISR) > 0 {
+			w.holders[name] = slices.Clone(p.ISR)
+		}
+	}()
 	for _, r := range p.Replicas {
 		n := w.nodes[r]
 		at := slices.Index(p.ISR, r)
 		switch {
 		case n == nil:
-		case !w.serving(n) && at >= 0 && len(p.ISR) > 1:
+		case !w.serving(n) && at >= 0 && (len(p.ISR) > 1 || w.ELR):
 			p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
 		case w.serving(n) && at < 0 && n.age >= startTicks+syncTicks && p.Leader >= 0:
 			p.ISR = append(slices.Clone(p.ISR), r)
+		case w.serving(n) && len(p.ISR) == 0 && slices.Contains(w.holders[name], r):
+			p.ISR = []int32{r} // elected from the eligible replicas
 		}
 	}
 }
