@@ -42,7 +42,8 @@ func (p *pass) lostVoter(v *Replica) bool {
 		return false
 	}
 	if n.Status.Nonce != "" && metadataEmpty(n) {
-		return true
+		s := p.spec(v.ID).Storage
+		return s == nil || s.Answer != api.StorageBootstrap // a late first controller is not lost: it was never there
 	}
 	dir := metadataDirectory(n)
 	return dir != "" && dir != v.DirectoryID
@@ -118,10 +119,12 @@ func caughtUp(q *Quorum, r *Replica) bool {
 	return r.ID == q.Leader || (r.LastCaughtUp >= 0 && r.LastCaughtUp <= caughtUpWithin)
 }
 
-// metadataDirectory is the directory id of the node's formatted metadata volume.
+// metadataDirectory is the directory id of the node's formatted metadata volume; a disk of
+// another node or cluster, put there by mistake, says nothing about where its own is.
 func metadataDirectory(n *Node) string {
 	for _, v := range n.Status.Volumes {
-		if v.Name == n.Spec.Volumes[0].Name && v.State == api.VolumeFormatted {
+		own := v.ClusterID == n.Spec.ClusterID && v.NodeID != nil && *v.NodeID == n.Spec.NodeID
+		if v.Name == n.Spec.Volumes[0].Name && v.State == api.VolumeFormatted && own {
 			return v.DirectoryID
 		}
 	}

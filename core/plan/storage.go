@@ -20,6 +20,7 @@ func (p *pass) storage() {
 	case len(ids) == 0:
 		p.bootstrap()
 	default:
+		p.confirmBootstrap()
 		p.record(ids[0])
 		p.answer(ids[0])
 	}
@@ -67,8 +68,14 @@ func (p *pass) bootstrap() {
 	if initial == nil {
 		return
 	}
-	for _, n := range p.existing() {
-		p.answerBootstrap(n, p.have.Fresh.ClusterID, initial)
+	// Controllers first: their answers hold the list with which a bootstrap that is cut off
+	// here is finished.
+	for _, controllers := range []bool{true, false} {
+		for _, n := range p.existing() {
+			if p.wanted[n.Spec.NodeID].Controller() == controllers {
+				p.answerBootstrap(n, p.have.Fresh.ClusterID, initial)
+			}
+		}
 	}
 }
 
@@ -100,10 +107,17 @@ func (p *pass) answerBootstrap(n *Node, clusterID string, initial []string) {
 	p.write(AnswerStorage, spec, "a new cluster is formatted: no disk, node or revision knows a cluster id")
 }
 
-// record keeps a cluster id for good once the controllers' disks prove it.
+// record keeps a cluster id for good once the controllers' disks prove it and no node is
+// left that the bootstrap has not answered: afterwards a broker joins only where another
+// one says that it may.
 func (p *pass) record(id string) {
 	if p.have.ClusterID != "" {
 		return
+	}
+	for _, n := range p.existing() {
+		if n.Spec.ClusterID == "" {
+			return
+		}
 	}
 	for i := range p.want.Nodes {
 		w := &p.want.Nodes[i]
@@ -120,9 +134,7 @@ func (p *pass) record(id string) {
 
 // answer answers each open question in a cluster whose id is known.
 func (p *pass) answer(id string) {
-	if p.have.ClusterID == "" {
-		p.finishBootstrap(id)
-	}
+	p.finishBootstrap(id)
 	if p.allControllersEmpty() && !p.bootstrapping() {
 		p.block(-1, "MetadataLost", "the disks of every controller are empty, although cluster "+id+" has run here; no second cluster is made in its place: bring back the data folders of the controllers, or, to give the data up, delete the KafkaCluster and apply it again with empty data folders", true)
 		return
@@ -142,7 +154,8 @@ func (p *pass) answered(n *Node) bool {
 }
 
 // finishBootstrap goes on with a bootstrap that was cut off: the same cluster id and the
-// same initial controllers for those that still ask.
+// same initial controllers for those that still ask, because they got no answer yet or ask
+// again without having been seen formatted.
 func (p *pass) finishBootstrap(id string) {
 	initial := p.bootstrapList()
 	if initial == nil {
@@ -152,25 +165,46 @@ func (p *pass) finishBootstrap(id string) {
 		if n.Status.Nonce == "" || p.answered(n) || !allVolumes(n, api.VolumeEmpty) {
 			continue
 		}
+		begun := n.Spec.Storage != nil && n.Spec.Storage.Answer == api.StorageBootstrap
+		if !begun && (n.Spec.Storage != nil || p.have.ClusterID != "") {
+			continue // it was formatted, so what was there counted and is gone now; or it is new
+		}
 		if !p.wanted[n.Spec.NodeID].Controller() || namedIn(initial, n.Spec.NodeID) {
 			p.answerBootstrap(n, id, initial)
 		}
 	}
 }
 
+// confirmBootstrap notes in the spec of a node whose disks are formatted that they are. A
+// controller that is emptied later must not get the same directory id once more: it would
+// vote having forgotten its votes and the log, and two such make a majority.
+func (p *pass) confirmBootstrap() {
+	for _, n := range p.existing() {
+		spec := p.spec(n.Spec.NodeID)
+		if spec.Storage == nil || spec.Storage.Answer != api.StorageBootstrap || !allVolumes(n, api.VolumeFormatted) {
+			continue
+		}
+		spec.Storage.Answer = api.StorageAdopt
+		p.write(UpdateLive, spec, "its disks are formatted, which happens only once")
+	}
+}
+
 // bootstrapList is the list of initial controllers of a bootstrap that has begun, nil without one.
 func (p *pass) bootstrapList() []string {
 	for _, n := range p.have.Nodes {
-		if s := n.Spec.Storage; s != nil && s.Answer == api.StorageBootstrap && len(s.InitialControllers) > 0 {
+		if s := n.Spec.Storage; s != nil && len(s.InitialControllers) > 0 {
 			return s.InitialControllers
 		}
 	}
 	return nil
 }
 
-// bootstrapping says whether a bootstrap has begun that is not recorded as done.
+// bootstrapping says whether a bootstrap has begun that no disk and no record shows as done.
 func (p *pass) bootstrapping() bool {
-	return p.have.ClusterID == "" && p.bootstrapList() != nil
+	return p.have.ClusterID == "" && slices.ContainsFunc(p.have.Nodes, func(n Node) bool {
+		s := n.Spec.Storage
+		return s != nil && s.Answer == api.StorageBootstrap && len(s.InitialControllers) > 0
+	})
 }
 
 func namedIn(initial []string, id int32) bool {
@@ -250,27 +284,37 @@ func (p *pass) mayJoin(n *Node, w *cluster.Node) bool {
 		p.block(id, "WaitingForFence", fmt.Sprintf("node %d has empty disks; waiting until Kafka has fenced the lost broker", id), false)
 		return false
 	}
-	if !k.PartitionsKnown {
-		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d has empty disks and waits: no broker answers which partitions have their last copy on it", id), false)
-		return false
-	}
 	if slices.Contains(p.have.Accept, id) {
 		return true
 	}
+	if !k.PartitionsKnown {
+		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d has empty disks and waits: no broker answers which partitions have their last copy on it; start another broker, or accept the loss with the annotation castellan.dev/accept-data-loss: \"%d\" on the KafkaCluster", id, id), !p.anyBrokerWithData())
+		return false
+	}
 	if last := lastCopies(k.Topics, id); last != "" {
-		p.block(id, "LastCopyLost", fmt.Sprintf("node %d has empty disks, but the only in-sync copy of %s was there: bring the data folder back, or accept the loss with the annotation castellan.dev/accept-data-loss: \"%d\" on the KafkaCluster", id, last, id), true)
+		p.block(id, "LastCopyLost", fmt.Sprintf("node %d has empty disks, but the last complete copy of %s may have been there: bring the data folder back, or accept the loss with the annotation castellan.dev/accept-data-loss: \"%d\" on the KafkaCluster", id, last, id), true)
 		return false
 	}
 	return true
 }
 
-// lastCopies names partitions whose in-sync replicas are on this broker alone.
+// anyBrokerWithData says whether a broker is left that may answer by itself some day.
+func (p *pass) anyBrokerWithData() bool {
+	return slices.ContainsFunc(p.existing(), func(n *Node) bool {
+		return p.wanted[n.Spec.NodeID].Broker() && n.Status.Nonce == ""
+	})
+}
+
+// lastCopies names partitions of this broker that no other broker is known to have in
+// full. Where eligible leader replicas are on (KIP-966), the last in-sync replica leaves
+// the ISR too, so an empty ISR says nothing about who has the data.
 func lastCopies(topics []Topic, id int32) string {
 	var names []string
 	for i := range topics {
 		t := &topics[i]
 		for j := range t.Partitions {
-			if isr := t.Partitions[j].ISR; len(isr) == 1 && isr[0] == id {
+			part := &t.Partitions[j]
+			if slices.Contains(part.Replicas, id) && !slices.ContainsFunc(part.ISR, func(r int32) bool { return r != id }) {
 				names = append(names, fmt.Sprintf("%s-%d", t.Name, j))
 			}
 		}
