@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -84,7 +86,23 @@ func explain(e ending) (reason, message string) {
 	if e.code > 128 {
 		return ReasonKilled, fmt.Sprintf("Kafka was ended by signal %d (%s), which nobody here sent", e.code-128, syscall.Signal(e.code-128))
 	}
-	return ReasonKafkaExited, fmt.Sprintf("Kafka ended by itself with code %d: its last lines say why, all of them are in %s/%s", e.code, layout.LogDir, layout.ServerLog)
+	why := "its last lines say why"
+	if thrown := lastThrown(lines); thrown != "" {
+		why = clip(thrown, 500)
+	}
+	return ReasonKafkaExited, fmt.Sprintf("Kafka ended by itself with code %d: %s (the whole log is %s/%s)", e.code, why, layout.LogDir, layout.ServerLog)
+}
+
+// lastThrown is the line that names what was thrown last, as Java prints it above a stack
+// trace; the trace itself is often longer than the tail that is kept.
+func lastThrown(lines []string) string {
+	thrown := regexp.MustCompile(`^(Caused by: )?([a-z][a-zA-Z0-9_]*\.)+[A-Z][a-zA-Z0-9_$]*(Exception|Error)\b`)
+	for _, line := range slices.Backward(lines) {
+		if thrown.MatchString(line) {
+			return strings.TrimPrefix(line, "Caused by: ")
+		}
+	}
+	return ""
 }
 
 func tail(e ending) string {

@@ -393,6 +393,8 @@ func TestDescribe(t *testing.T) {
 		{"all disks", ending{code: 1, server: []string{"Shutdown broker because all log dirs in /x have failed"}}, ReasonDisksFailed, "check the disks"},
 		{"crash of the JVM", ending{code: 134}, ReasonKilled, "signal 6"},
 		{"nobody knows", ending{code: 5}, ReasonKafkaExited, "code 5"},
+		{"thrown", ending{code: 1, server: []string{"[t] ERROR Exiting (kafka.Kafka$)", "java.lang.ClassNotFoundException: com.example.Missing", "\tat java.base/java.lang.Class.forName(Class.java:1)", "[t] INFO unregistered"}}, ReasonKafkaExited, "code 1: java.lang.ClassNotFoundException: com.example.Missing ("},
+		{"cause of what was thrown", ending{code: 1, server: []string{"a.b.KafkaException: x", "\tat a.b.C.d(E.java:1)", "Caused by: a.b.SecretError: y", "\t... 3 more"}}, ReasonKafkaExited, "code 1: a.b.SecretError: y ("},
 		{"asked", ending{code: 143, asked: true, server: []string{"ConfigException"}}, ReasonStopped, "asked"},
 	} {
 		got := describe(tt.end)
