@@ -39,8 +39,8 @@ func TestFinalizerLeavesTheSpecToTheUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range kc.ManagedFields {
-		if m.Manager == string(fieldOwner) && strings.Contains(string(m.FieldsV1.Raw), "f:spec") {
-			t.Errorf("the operator owns part of the spec: %s", m.FieldsV1.Raw)
+		if m.Manager == string(fieldOwner) && strings.Contains(m.FieldsV1.GetRawString(), "f:spec") {
+			t.Errorf("the operator owns part of the spec: %s", m.FieldsV1.GetRawString())
 		}
 	}
 	if err := unstructured.SetNestedField(applied.Object, int64(9), "spec", "config", "num.io.threads"); err != nil {

@@ -59,6 +59,7 @@ func BenchmarkRunning(b *testing.B) {
 }
 
 func idle(b *testing.B, s *stand.Stand) {
+	b.Helper()
 	for b.Loop() {
 		settle(b, s)
 		own := []int{s.MustPID(stand.Operator), s.MustPID(stand.Agent)}
@@ -123,6 +124,7 @@ func judgeWrites(b *testing.B, events []event) {
 }
 
 func firstNodeWrite(b *testing.B, s *stand.Stand) {
+	b.Helper()
 	value := 600
 	var worst time.Duration
 	for b.Loop() {
@@ -185,7 +187,7 @@ func audited(b *testing.B, s *stand.Stand, from, to time.Time) []event {
 	}
 	var events []event
 	for _, file := range files {
-		data, err := os.ReadFile(file) //nolint:gosec // a file of the stand
+		data, err := os.ReadFile(file)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -136,8 +136,8 @@ func revertMidRoll(t *testing.T, s *stand.Stand) {
 func operatorKilledInRolls(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	const kills = 20
-	seed := uint64(time.Now().UnixNano())    //nolint:gosec // any bits do
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // moments, not secrets
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	killed, rolls := 0, 0
 	for killed < kills {

@@ -10,7 +10,6 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -165,12 +164,12 @@ func applyAfterUpMeetsNoConflict(t *testing.T, s *stand.Stand) {
 	}
 	var raw metav1.PartialObjectMetadata
 	raw.SetGroupVersionKind(api.GroupVersion.WithKind("KafkaCluster"))
-	if err := s.Client().Get(t.Context(), types.NamespacedName(s.Key()), &raw); err != nil {
+	if err := s.Client().Get(t.Context(), s.Key(), &raw); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range raw.ManagedFields {
-		if m.Manager != cli.FieldManager && m.FieldsV1 != nil && strings.Contains(string(m.FieldsV1.Raw), "f:config") {
-			t.Errorf("%s owns part of the configuration: %s", m.Manager, m.FieldsV1.Raw)
+		if m.Manager != cli.FieldManager && m.FieldsV1 != nil && strings.Contains(m.FieldsV1.GetRawString(), "f:config") {
+			t.Errorf("%s owns part of the configuration: %s", m.Manager, m.FieldsV1.GetRawString())
 		}
 	}
 }

@@ -12,8 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
+	"castellan.dev/castellan/kafka"
 )
 
 // KafkaAlone formats and starts so many combined nodes by hand, all at once, with the heap of the stand's clusters and
@@ -118,19 +117,20 @@ func (a *alone) java(id int, log, class string, args ...string) *exec.Cmd {
 
 func (a *alone) knowsAll(id int) Fact {
 	return func(ctx context.Context) error {
-		client, err := kgo.NewClient(kgo.SeedBrokers(a.client(id)))
-		if err != nil {
-			return fmt.Errorf("set up a client: %w", err)
-		}
-		defer client.Close()
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		brokers, err := kadm.NewClient(client).ListBrokers(ctx)
+		clients := kafka.NewClients(kafka.Options{Timeout: time.Second})
+		defer clients.Close()
+		seen, err := clients.Cluster("alone", kafka.Target{Brokers: []string{a.client(id)}}).Observe(ctx, nil)
 		if err != nil {
 			return fmt.Errorf("ask node %d for the brokers: %w", id, err)
 		}
-		if len(brokers) != a.nodes {
-			return fmt.Errorf("node %d knows %d of %d brokers", id, len(brokers), a.nodes)
+		fit := 0
+		for _, b := range seen.Brokers {
+			if !b.Fenced {
+				fit++
+			}
+		}
+		if fit != a.nodes {
+			return fmt.Errorf("node %d knows %d of %d brokers (%s)", id, fit, a.nodes, seen.Why)
 		}
 		return nil
 	}

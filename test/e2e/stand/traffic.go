@@ -50,7 +50,7 @@ func (t *Traffic) MoreThan(records int) Fact {
 	return func(context.Context) error {
 		if acknowledged, read := t.Writer.Acknowledged(), t.Read(); acknowledged <= records || read <= records {
 			failed, err := t.Writer.Failed()
-			return fmt.Errorf("%d records acknowledged, %d failed (%v), %d read (%v)", acknowledged, failed, err, read, t.ending.Load())
+			return fmt.Errorf("%d records acknowledged, %d failed (%w), %d read (%v)", acknowledged, failed, err, read, t.ending.Load())
 		}
 		return nil
 	}
