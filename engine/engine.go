@@ -69,7 +69,7 @@ func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error)
 	}
 	in := health.Input{Generation: kc.Generation, Problems: problems, CASecret: e.CASecret(kc.Name)}
 	if rev == nil {
-		return Result{Status: health.Status(in)}, nil
+		return e.unresolved(ctx, kc, &f, in)
 	}
 	world, err := e.observe(ctx, kc, &f, rev, model)
 	if err != nil {
@@ -127,6 +127,7 @@ func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster) (facts, error) 
 // nil when there is none.
 func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts) (cluster.Model, []cluster.Problem, *api.ClusterRevision, error) {
 	in := Input(kc, f.revisions, f.catalog)
+	in.NodeIDs = withNodes(in.NodeIDs, f.nodes)
 	model, problems := cluster.Resolve(in)
 	latest := last(f.revisions)
 	if cluster.HasErrors(problems) {
@@ -134,6 +135,8 @@ func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts) (c
 			return cluster.Model{}, problems, nil, nil
 		}
 		in.Spec, in.Accepted = latest.Spec.Cluster, nil
+		// Whether anything may run or change has nothing to do with what is wrong.
+		in.Spec.Paused, in.Spec.State = kc.Spec.Paused, kc.Spec.State
 		model, older := cluster.Resolve(in)
 		if cluster.HasErrors(older) {
 			return cluster.Model{}, append(problems, older...), nil, nil
@@ -165,6 +168,30 @@ func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluste
 		in.NodeIDs = latest.Spec.NodeIDs
 	}
 	return in
+}
+
+// withNodes adds the ids of nodes that exist and that no revision knows, because revisions
+// were deleted by hand: a pool must find its own nodes again, and never those of another.
+func withNodes(given []api.PoolNodeIDs, nodes []plan.Node) []api.PoolNodeIDs {
+	out := make([]api.PoolNodeIDs, 0, len(given))
+	known := map[int32]bool{}
+	for _, g := range given {
+		out = append(out, api.PoolNodeIDs{Pool: g.Pool, IDs: slices.Clone(g.IDs)})
+		for _, id := range g.IDs {
+			known[id] = true
+		}
+	}
+	for _, n := range nodes {
+		if known[n.Spec.NodeID] {
+			continue
+		}
+		i := slices.IndexFunc(out, func(g api.PoolNodeIDs) bool { return g.Pool == n.Spec.Pool })
+		if i < 0 {
+			i, out = len(out), append(out, api.PoolNodeIDs{Pool: n.Spec.Pool})
+		}
+		out[i].IDs = append(out[i].IDs, n.Spec.NodeID)
+	}
+	return out
 }
 
 // specDigest names a spec by content.
@@ -349,7 +376,9 @@ func (e *Engine) Preview(ctx context.Context, kc *api.KafkaCluster) (plan.Plan, 
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
-	model, problems := cluster.Resolve(Input(kc, f.revisions, f.catalog))
+	resolved := Input(kc, f.revisions, f.catalog)
+	resolved.NodeIDs = withNodes(resolved.NodeIDs, f.nodes)
+	model, problems := cluster.Resolve(resolved)
 	if cluster.HasErrors(problems) {
 		return plan.Plan{}, problems, nil
 	}

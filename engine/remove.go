@@ -65,6 +65,25 @@ func (e *Engine) removeRest(ctx context.Context, kc *api.KafkaCluster, f *facts,
 	return Result{Gone: true}, nil
 }
 
+// unresolved is a pass without any spec in force, not even an earlier one, as when its
+// Package was deleted. All it can do is what is always right: stop what is to be stopped.
+func (e *Engine) unresolved(ctx context.Context, kc *api.KafkaCluster, f *facts, in health.Input) (Result, error) {
+	if kc.Spec.State != api.StateStopped || kc.Spec.Paused || len(f.nodes) == 0 {
+		return Result{Status: health.Status(in)}, nil
+	}
+	have := plan.World{Nodes: f.nodes, Hosts: f.hosts}
+	p := plan.Stop(stopModel(kc, f.nodes), have, e.Now())
+	done, err := e.do(ctx, kc, nil, have, p.Steps)
+	if err != nil {
+		return Result{}, fmt.Errorf("stop cluster %s, of which no spec can be accepted: %w", kc.Name, err)
+	}
+	result := Result{Status: health.Status(in), Plan: p, Done: done}
+	if !p.Done() {
+		result.Again = time.Second
+	}
+	return result, nil
+}
+
 // stopModel is a Model just good enough for a whole stop; the spec need not be valid any more.
 func stopModel(kc *api.KafkaCluster, nodes []plan.Node) cluster.Model {
 	m := cluster.Model{Namespace: kc.Namespace, Name: kc.Name, State: api.StateStopped}

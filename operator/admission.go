@@ -204,16 +204,21 @@ func answer(name string, problems []cluster.Problem) admission.Response {
 	return response.WithWarnings(warnings...)
 }
 
-// sameSpecJSON says whether an update leaves the spec as it is.
+// sameSpecJSON says whether an update leaves the spec as it is, but for what must be
+// possible whatever else is wrong: to pause, to stop and to go on.
 func sameSpecJSON(before, after []byte) bool {
 	if len(before) == 0 {
 		return false
 	}
 	var a, b struct {
-		Spec any `json:"spec"`
+		Spec map[string]any `json:"spec"`
 	}
 	if json.Unmarshal(before, &a) != nil || json.Unmarshal(after, &b) != nil {
 		return false
+	}
+	for _, spec := range []map[string]any{a.Spec, b.Spec} {
+		delete(spec, "paused")
+		delete(spec, "state")
 	}
 	x, errA := json.Marshal(a.Spec)
 	y, errB := json.Marshal(b.Spec)

@@ -1,0 +1,64 @@
+package engine_test
+
+import (
+	"testing"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/plan"
+)
+
+func TestRevisionsDeletedByHandChangeNoNode(t *testing.T) {
+	controllers := api.Pool{Name: "controllers", Roles: []api.Role{api.RoleController}, Replicas: 3}
+	brokers := api.Pool{Name: "brokers", Roles: []api.Role{api.RoleBroker}, Replicas: 3}
+	w, kc := newWorld(), newCluster(controllers, brokers)
+	w.settle(t, kc, 80)
+	replicate(w, 100, 101, 102)
+	kc.Spec.Pools[0], kc.Spec.Pools[1] = kc.Spec.Pools[1], kc.Spec.Pools[0] // another order of pools
+	kc.Generation++
+	w.revisions, w.sim.ClusterID = nil, ""
+	w.settle(t, kc, 80)
+	if n := len(w.sim.See().Nodes); n != 6 || len(w.sim.Restarts) > 0 {
+		t.Errorf("%d nodes, restarts %v: want the same six, untouched", n, w.sim.Restarts)
+	}
+}
+
+func TestPauseAndStopAreObeyedBesideABadSpec(t *testing.T) {
+	w, kc := newWorld(), newCluster()
+	w.settle(t, kc, 60)
+	kc.Spec.Config["replica.fetch.max.bytes"] = "5000"
+	kc.Generation++
+	w.pass(t, kc)
+	kc.Spec.Config["num.io.threads"] = "none"
+	kc.Spec.Paused = true
+	kc.Generation++
+	for range 20 {
+		if r := w.pass(t, kc); len(r.Plan.Steps) > 0 {
+			t.Fatalf("paused, but %v", kinds(r.Plan.Steps))
+		}
+	}
+	kc.Spec.Paused, kc.Spec.State = false, api.StateStopped
+	stopped(t, w, kc)
+}
+
+func TestStopIsObeyedWithoutAnySpecInForce(t *testing.T) {
+	w, kc := newWorld(), newCluster()
+	w.settle(t, kc, 60)
+	w.packages = nil
+	kc.Spec.State = api.StateStopped
+	kc.Generation++
+	stopped(t, w, kc)
+}
+
+func stopped(t *testing.T, w *world, kc *api.KafkaCluster) {
+	t.Helper()
+	var p plan.Plan
+	for range 40 {
+		p = w.pass(t, kc).Plan
+	}
+	w.clean(t)
+	for _, n := range w.sim.See().Nodes {
+		if n.Status.State != api.NodeStopped {
+			t.Errorf("node %d is %s; blocked: %+v", n.Spec.NodeID, n.Status.State, p.Blocked)
+		}
+	}
+}
