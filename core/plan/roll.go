@@ -351,6 +351,10 @@ func (p *pass) budget(healthy []*Node, rack string, hasRack bool) int {
 // mayStop says why a healthy node may not be stopped now, nil when it may.
 func (p *pass) mayStop(n *Node, impact *impact) *Block {
 	id, w := n.Spec.NodeID, p.wanted[n.Spec.NodeID]
+	if n.Status.State == api.NodeUnknown {
+		// The permission would be taken up at a moment that nobody can foresee.
+		return &Block{Node: id, Reason: "HostSilent", Message: fmt.Sprintf("node %d is changed when the agent of its host %s is heard again", id, n.Spec.Host)}
+	}
 	if w.Controller() {
 		if why := p.quorumWithout(id); why != "" {
 			return &Block{Node: id, Reason: "QuorumAtRisk", Message: why, Stalled: p.twoControllers()}
@@ -374,8 +378,7 @@ func (p *pass) quorumWithout(id int32) string {
 	if q.Leader < 0 {
 		return "the metadata quorum has no leader"
 	}
-	v := voter(&p.have.Kafka, id)
-	if v == nil || !caughtUp(q, v) {
+	if voter(&p.have.Kafka, id) == nil {
 		return ""
 	}
 	if len(q.Voters) == 1 {

@@ -141,3 +141,21 @@ func TestStopSaysThatASilentHostCannotBeWaitedFor(t *testing.T) {
 		t.Errorf("blocked %v, want node 100 stalled", p.Blocked)
 	}
 }
+
+// A voter that has just come back may be the one that makes the majority, also while its
+// host is silent and it has not caught up yet.
+func TestSilentHostGetsNoPermissionToRestart(t *testing.T) {
+	m := model(controllers(3), brokers(3))
+	w := born(t, m)
+	w.Silence(1, true)
+	setConfig(&m, "controllers", "num.io.threads", "16")
+	var p plan.Plan
+	for range 20 {
+		p = pass(w, m)
+	}
+	if w.Restarts[1] != 0 || !blockedBecause(p, "HostSilent") {
+		t.Errorf("restarts %v, blocked %v", w.Restarts, p.Blocked)
+	}
+	w.Silence(1, false)
+	settle(t, w, m, 60)
+}
