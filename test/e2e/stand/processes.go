@@ -33,6 +33,22 @@ type process struct {
 	Name  string `json:"-"`
 	PID   int    `json:"pid"`
 	Ticks uint64 `json:"ticks"`
+	// Boot is the kernel's boot id, empty for a process that was just seen.
+	Boot string `json:"boot,omitempty"`
+}
+
+// self is the test's own process.
+func self() process {
+	ticks, _ := startTicks(os.Getpid())
+	return process{Name: "test", PID: os.Getpid(), Ticks: ticks, Boot: bootID()}
+}
+
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(data))
 }
 
 // String names the process for a person.
@@ -40,7 +56,7 @@ func (p process) String() string { return fmt.Sprintf("%s (pid %d)", p.Name, p.P
 
 func (p process) alive() bool {
 	ticks, ok := startTicks(p.PID)
-	return ok && ticks == p.Ticks
+	return ok && ticks == p.Ticks && (p.Boot == "" || p.Boot == bootID())
 }
 
 func (p process) kill() error {

@@ -75,11 +75,8 @@ type Stand struct {
 // when it has failed its logs are shown first.
 func New(tb testing.TB, o Options) *Stand {
 	tb.Helper()
-	path, err := os.MkdirTemp("", "cst") //nolint:usetesting // a test's own folder is too long for sockets
-	if err != nil {
-		tb.Fatalf("make the stand's folder: %v", err)
-	}
-	s := &Stand{tb: tb, bin: findBin(tb), dir: local.Dir(path), ports: o.Ports, options: o}
+	endLeftovers(tb)
+	s := &Stand{tb: tb, bin: findBin(tb), dir: makeFolder(tb), ports: o.Ports, options: o}
 	s.cluster = types.NamespacedName{Namespace: or(o.Namespace, "default"), Name: or(o.Name, "kafka")}
 	if s.ports == (local.PortRange{}) {
 		s.ports = freePorts(tb)
