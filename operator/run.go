@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -78,6 +79,8 @@ func Run(ctx context.Context, c Config) error {
 		LeaderElectionReleaseOnCancel:       true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Metrics:                metricsserver.Options{BindAddress: c.MetricsAddress},
 		HealthProbeBindAddress: "0",
+		// One process may run one operator after another.
+		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	if err != nil {
 		return fmt.Errorf("start the operator: %w", err)
@@ -110,7 +113,9 @@ func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 	realizer := hostsub.New(mgr.GetClient(), mgr.GetAPIReader())
 	w := wire(mgr.GetClient(), mgr.GetAPIReader(), realizer, clients)
 	recorder := mgr.GetEventRecorder("castellan-operator")
-	hook := &webhookServer{client: mgr.GetClient(), revisions: w.revisions, catalog: w.catalog, address: c.WebhookAddress, log: c.Log}
+	// Past the cache: a Package may stand in the same file, just before its cluster.
+	catalog := catalogPort{client: mgr.GetAPIReader(), hosts: realizer}
+	hook := &webhookServer{client: mgr.GetClient(), revisions: w.revisions, catalog: catalog, address: c.WebhookAddress, log: c.Log}
 	return errors.Join(
 		(&clusterReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), engine: w.engine, clients: clients, events: recorder, log: c.Log}).setup(mgr),
 		(&nodeReconciler{client: mgr.GetClient(), hosts: realizer, log: c.Log}).setup(mgr),
