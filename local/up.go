@@ -286,13 +286,16 @@ func (u *up) provide(ctx context.Context, written []*api.KafkaCluster, existing 
 func (u *up) fetch(ctx context.Context, store *packages.Store, spec packages.Spec) error {
 	title := spec.Product + " " + spec.Version
 	u.Progress.Doing("%s: looking in the package store", title)
-	_, err := store.Provide(ctx, spec, func(p packages.Update) {
+	provided, err := store.Provide(ctx, spec, func(p packages.Update) {
 		text := title + ": " + p.Text
 		if p.Total > 0 {
 			text = fmt.Sprintf("%s (%d of %d MiB)", text, p.Done>>20, p.Total>>20)
 		}
 		u.Progress.Doing("%s", text)
 	})
+	for _, damage := range provided.Repaired {
+		u.Progress.Done("%s: %s", title, damage)
+	}
 	if err == nil {
 		return nil
 	}

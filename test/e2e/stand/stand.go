@@ -119,7 +119,8 @@ func (s *Stand) Up() string {
 func (s *Stand) TryUp() Output {
 	s.tb.Helper()
 	args := []string{"up", "--detach", "--timeout", upTimeout.String(), "--ports", fmt.Sprintf("%d-%d", s.ports.From, s.ports.To)}
-	first := !s.dir.Exists()
+	_, err := os.Stat(s.dir.ControlPlaneDir()) // an `up` that was refused before it began has made less
+	first := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case s.options.Cluster != "" && first:
 		return s.Run(upTimeout, s.options.Cluster, append(args, "-f", "-")...)
