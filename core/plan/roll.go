@@ -214,6 +214,16 @@ func (p *pass) absent() map[int32]bool {
 			absent[n.Spec.NodeID] = true
 		}
 	}
+	for id := range p.brokers { // registered, but its node is gone: deleted by hand
+		if p.nodes[id] == nil {
+			absent[id] = true
+		}
+	}
+	for id := range p.wanted {
+		if p.nodes[id] == nil {
+			absent[id] = true
+		}
+	}
 	return absent
 }
 

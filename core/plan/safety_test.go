@@ -159,3 +159,14 @@ func TestSilentHostGetsNoPermissionToRestart(t *testing.T) {
 	w.Silence(1, false)
 	settle(t, w, m, 60)
 }
+
+func TestNodeDeletedByHandIsNotCountedOn(t *testing.T) {
+	m := model(combined(3))
+	w := born(t, m)
+	spread(w, "t", 2, 3, idsOf(m, api.RoleBroker))
+	setConfig(&m, "combined", "num.io.threads", "16")
+	w.Delete(2) // Kafka has not noticed yet
+	pass(w, m)
+	clean(t, w)
+	settle(t, w, m, 100)
+}

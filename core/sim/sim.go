@@ -6,6 +6,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -245,6 +246,11 @@ func (w *World) quorum() plan.Quorum {
 			q.Observers = append(q.Observers, r)
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(w.voters)) {
+		if w.nodes[id] == nil { // its object was deleted by hand
+			q.Voters = append(q.Voters, plan.Replica{ID: id, DirectoryID: w.voters[id], LastCaughtUp: time.Hour})
+		}
+	}
 	return q
 }
 
@@ -401,6 +407,8 @@ func (w *World) sync(p *plan.Partition, name string) {
 		n := w.nodes[r]
 		at := slices.Index(p.ISR, r)
 		switch {
+		case n == nil && at >= 0 && (len(p.ISR) > 1 || w.ELR):
+			p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
 		case n == nil:
 		case !w.serving(n) && at >= 0 && (len(p.ISR) > 1 || w.ELR):
 			p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
