@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -21,6 +22,7 @@ import (
 	"castellan.dev/castellan/api/crds"
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/host"
+	hostsub "castellan.dev/castellan/substrate/host"
 )
 
 //go:embed manifests/*.yaml
@@ -66,7 +68,7 @@ func newClient(config *rest.Config) (client.Client, error) { //nolint:ireturn //
 // install brings the API server to what this version of Castellan needs: types, rights and
 // the namespaces of operator and agent. What is there already is not written again.
 func install(ctx context.Context, c client.Client) error {
-	definitions, err := readDocuments(crds.Files, ".", nil)
+	definitions, err := readDocuments(crds.Files, ".")
 	if err != nil {
 		return err
 	}
@@ -80,18 +82,42 @@ func install(ctx context.Context, c client.Client) error {
 			return err
 		}
 	}
-	objects, err := readDocuments(manifests, "manifests", map[string]string{
-		"host": HostName, "namespace": host.Namespace(HostName),
-	})
+	objects, err := readDocuments(manifests, "manifests")
 	if err != nil {
 		return err
 	}
-	for _, o := range objects {
+	enrolled, err := enrolment()
+	if err != nil {
+		return err
+	}
+	for _, o := range append(objects, enrolled...) {
 		if err := apply(ctx, c, o, serverManager, true); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// enrolment is this machine's Host namespace with the account and the rights of its agent.
+func enrolment() ([]*unstructured.Unstructured, error) {
+	namespace := host.Namespace(HostName)
+	account := &corev1.ServiceAccount{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: agentAccount},
+	}
+	subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: agentAccount}
+	typed := append(hostsub.Enrolment(HostName, subject), account)
+	objects := make([]*unstructured.Unstructured, 0, len(typed))
+	for _, o := range typed {
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			return nil, fmt.Errorf("encode %T %s: %w", o, o.GetName(), err)
+		}
+		delete(content, "status")
+		unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
+		objects = append(objects, &unstructured.Unstructured{Object: content})
+	}
+	return objects, nil
 }
 
 func apply(ctx context.Context, c client.Client, o *unstructured.Unstructured, manager string, force bool) error {
@@ -138,9 +164,8 @@ func conditionIs(o *unstructured.Unstructured, kind, status string) bool {
 	return false
 }
 
-// readDocuments reads every YAML document of a folder's files, in order of file name, with
-// ${name} replaced.
-func readDocuments(files fs.FS, folder string, values map[string]string) ([]*unstructured.Unstructured, error) {
+// readDocuments reads every YAML document of a folder's files, in order of file name.
+func readDocuments(files fs.FS, folder string) ([]*unstructured.Unstructured, error) {
 	names, err := fs.Glob(files, pathIn(folder, "*.yaml"))
 	if err != nil {
 		return nil, fmt.Errorf("list built-in objects: %w", err)
@@ -151,11 +176,7 @@ func readDocuments(files fs.FS, folder string, values map[string]string) ([]*uns
 		if err != nil {
 			return nil, fmt.Errorf("read built-in objects: %w", err)
 		}
-		text := string(data)
-		if values != nil {
-			text = os.Expand(text, func(key string) string { return values[key] })
-		}
-		read, err := parseDocuments(text)
+		read, err := parseDocuments(string(data))
 		if err != nil {
 			return nil, fmt.Errorf("read built-in objects of %s: %w", name, err)
 		}
