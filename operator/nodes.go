@@ -2,9 +2,11 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,6 +33,54 @@ type nodesPort struct {
 	client client.Client
 	live   client.Reader
 	hosts  *hostsub.Realizer
+	seen   *seenNodes
+}
+
+// seenNodes are the generations (a spec has one, a status has none) of the KafkaNodes that
+// a pass read. A write rests on what was read: an operator that was held up while another
+// one took over must not take back what that one did since.
+type seenNodes struct {
+	mu          sync.Mutex
+	generations map[client.ObjectKey]map[string]int64 // by cluster and name
+}
+
+func newSeenNodes() *seenNodes {
+	return &seenNodes{generations: map[client.ObjectKey]map[string]int64{}}
+}
+
+func (s *seenNodes) read(cluster client.ObjectKey, nodes []api.KafkaNode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generations[cluster] = make(map[string]int64, len(nodes))
+	for i := range nodes {
+		s.generations[cluster][nodes[i].Name] = nodes[i].Generation
+	}
+}
+
+func (s *seenNodes) wrote(cluster client.ObjectKey, node *api.KafkaNode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.generations[cluster] == nil {
+		s.generations[cluster] = map[string]int64{}
+	}
+	s.generations[cluster][node.Name] = node.Generation
+}
+
+// changed says what happened to a node since it was read; generation is 0 when it does not
+// exist now.
+func (s *seenNodes) changed(cluster client.ObjectKey, name string, generation int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch was := s.generations[cluster][name]; {
+	case was == generation:
+		return nil
+	case was == 0:
+		return fmt.Errorf("it exists, but without the label %s=%s that makes it one of the cluster's nodes: put the label back", LabelCluster, cluster.Name)
+	case generation == 0:
+		return errors.New("it was deleted since this pass read it; the next pass looks again")
+	default:
+		return errors.New("its spec changed since this pass read it; the next pass looks again")
+	}
 }
 
 func nodeName(cluster string, id int32) string { return fmt.Sprintf("%s-%d", cluster, id) }
@@ -41,6 +91,7 @@ func (p nodesPort) List(ctx context.Context, of *api.KafkaCluster) ([]plan.Node,
 	if err := p.live.List(ctx, &list, client.InNamespace(of.Namespace), client.MatchingLabels{LabelCluster: of.Name}); err != nil {
 		return nil, err
 	}
+	p.seen.read(client.ObjectKeyFromObject(of), list.Items)
 	nodes := make([]plan.Node, 0, len(list.Items))
 	for i := range list.Items {
 		st, err := p.hosts.Status(ctx, list.Items[i])
@@ -62,8 +113,7 @@ func (p nodesPort) Write(ctx context.Context, of *api.KafkaCluster, spec *api.Ka
 			return err
 		}
 	}
-	// Status writes of others move the object between our read and our write; the spec is
-	// written by nobody else.
+	// Status writes of others move the object between our read and our write.
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return p.put(ctx, of, node, spec) })
 	if err != nil {
 		return fmt.Errorf("write KafkaNode %s: %w", node.Name, err)
@@ -77,6 +127,13 @@ func (p nodesPort) put(ctx context.Context, of *api.KafkaCluster, node *api.Kafk
 		return fmt.Errorf("read it: %w", err)
 	}
 	create := apierrors.IsNotFound(err)
+	if create {
+		node.Generation = 0
+	}
+	cluster := client.ObjectKeyFromObject(of)
+	if err := p.seen.changed(cluster, node.Name, node.Generation); err != nil {
+		return err
+	}
 	if node.Labels == nil {
 		node.Labels = map[string]string{}
 	}
@@ -84,9 +141,14 @@ func (p nodesPort) put(ctx context.Context, of *api.KafkaCluster, node *api.Kafk
 	controllerutil.AddFinalizer(node, nodeFinalizer)
 	node.Spec = *spec
 	if create {
-		return p.client.Create(ctx, node, fieldOwner)
+		err = p.client.Create(ctx, node, fieldOwner)
+	} else {
+		err = p.client.Update(ctx, node, fieldOwner)
 	}
-	return p.client.Update(ctx, node, fieldOwner)
+	if err == nil {
+		p.seen.wrote(cluster, node)
+	}
+	return err
 }
 
 // Delete implements engine.Nodes.

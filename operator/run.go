@@ -139,7 +139,7 @@ func wire(c client.Client, live client.Reader, realizer *hostsub.Realizer, clien
 	}
 	w.engine = &engine.Engine{
 		Kafka:     kafkaPort{clients: clients, pki: store},
-		Nodes:     nodesPort{client: c, live: live, hosts: realizer},
+		Nodes:     nodesPort{client: c, live: live, hosts: realizer, seen: newSeenNodes()},
 		Catalog:   w.catalog,
 		Revisions: w.revisions, Certificates: certificatesPort{pki: store},
 		Fresh: randomIDs, Now: time.Now, CASecret: pki.TrustSecretName,
