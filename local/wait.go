@@ -61,10 +61,10 @@ func (u *up) await(ctx context.Context) ([]Running, error) {
 type waiter struct {
 	*up
 	key client.ObjectKey
-	// stalled is what blocks, since when.
-	stalled string
-	since   time.Time
-	told    bool
+	// stalled is what blocks, since when and seen when at last.
+	stalled     string
+	since, seen time.Time
+	told        bool
 }
 
 func (w *waiter) await(ctx context.Context) (Running, error) {
@@ -180,12 +180,12 @@ func (w *waiter) clientConfig(ctx context.Context, namespace string, l api.Liste
 func (w *waiter) blocked(c *api.KafkaCluster) error {
 	stalled := conditionNow(c, api.ConditionStalled, metav1.ConditionTrue)
 	if stalled == nil {
-		w.stalled = ""
-		return nil
+		return nil // a process that ends again and again is not blocked while it starts
 	}
-	if stalled.Message != w.stalled {
+	if stalled.Message != w.stalled || time.Since(w.seen) > patience {
 		w.stalled, w.since, w.told = stalled.Message, time.Now(), false
 	}
+	w.seen = time.Now()
 	if !w.told && time.Since(w.since) > passing {
 		w.told = true
 		w.Progress.Done("KafkaCluster %s is blocked: %s", w.key, stalled.Message)
