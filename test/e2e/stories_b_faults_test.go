@@ -159,7 +159,7 @@ func portTaken(t *testing.T, s *stand.Stand) {
 	if err != nil {
 		t.Fatalf("take port %d of %v: %v", port, node.Spec.Ports, err)
 	}
-	says := []string{fmt.Sprintf("port %d of listener plain", port), fmt.Sprintf("(pid %d)", os.Getpid()), "end that"}
+	says := []string{fmt.Sprintf("port %d of listener PLAIN", port), fmt.Sprintf("process %d (", os.Getpid()), "end that"}
 	out := s.TryUp()
 	if out.Code == 0 {
 		t.Errorf("castellan up with port %d taken: %s", port, out)
