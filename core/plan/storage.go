@@ -181,7 +181,13 @@ func (p *pass) finishBootstrap(id string) {
 func (p *pass) confirmBootstrap() {
 	for _, n := range p.existing() {
 		spec := p.spec(n.Spec.NodeID)
-		if spec.Storage == nil || spec.Storage.Answer != api.StorageBootstrap || !allVolumes(n, api.VolumeFormatted) {
+		if !allVolumes(n, api.VolumeFormatted) || metadataDirectory(n) == "" {
+			continue
+		}
+		switch {
+		case spec.Storage == nil: // its object was deleted by hand and made again
+			spec.Storage = &api.StorageAnswer{}
+		case spec.Storage.Answer != api.StorageBootstrap:
 			continue
 		}
 		spec.Storage.Answer = api.StorageAdopt

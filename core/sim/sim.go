@@ -274,13 +274,18 @@ func (w *World) advance(n *node) {
 		n.running, n.age = "", 0
 		return
 	}
-	if n.spec.State == api.StateStopped || n.silent && n.running == "" {
+	if n.spec.State == api.StateStopped {
+		n.nonce = "" // its supervisor has ended
+		return
+	}
+	if n.silent && n.running == "" {
 		return
 	}
 	if n.dir == "" || n.spec.ClusterID == "" {
 		w.ask(n)
 		return
 	}
+	n.nonce = ""
 	if n.clusterID != n.spec.ClusterID || n.owner != n.spec.NodeID || n.bad {
 		return // a supervisor refuses what is not its own
 	}
