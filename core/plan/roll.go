@@ -366,6 +366,9 @@ func (p *pass) mayStop(n *Node, impact *impact) *Block {
 		return &Block{Node: id, Reason: "HostSilent", Message: fmt.Sprintf("node %d is changed when the agent of its host %s is heard again", id, n.Spec.Host)}
 	}
 	if w.Controller() {
+		if p.changesVoters() {
+			return &Block{Node: id, Reason: "VotersChange", Message: fmt.Sprintf("controller %d is not restarted while the set of voters changes", id)}
+		}
 		if why := p.quorumWithout(id); why != "" {
 			return &Block{Node: id, Reason: "QuorumAtRisk", Message: why, Stalled: p.twoControllers()}
 		}
@@ -409,6 +412,12 @@ func (p *pass) quorumWithout(id int32) string {
 		return why
 	}
 	return ""
+}
+
+// changesVoters says whether this pass adds or removes a voter, so that what it knows of the
+// quorum no longer holds.
+func (p *pass) changesVoters() bool {
+	return slices.ContainsFunc(p.plan.Steps, func(s Step) bool { return s.Kind == AddVoter || s.Kind == RemoveVoter })
 }
 
 // twoControllers says whether two controllers are wanted, of which none can ever be spared.
