@@ -59,11 +59,12 @@ type yard struct {
 	forbidden []string
 	passes    int // reads of a KafkaCluster by the operator
 	warnings  []string
+	removed   map[string]api.DeletionPolicy // what the agent was last told of a process's data
 }
 
 func newYard(t *testing.T) *yard {
 	t.Helper()
-	y := &yard{t: t, config: controlplanetest.Start(t), store: t.TempDir()}
+	y := &yard{t: t, config: controlplanetest.Start(t), store: t.TempDir(), removed: map[string]api.DeletionPolicy{}}
 	y.c = controlplanetest.Client(t, y.config)
 	y.install("../local/manifests/operator.yaml")
 	for _, o := range hostsub.Enrolment("h1", rbacv1.Subject{Kind: "User", Name: "agent-h1", APIGroup: rbacv1.GroupName}) {
@@ -265,6 +266,8 @@ func TestOperator(t *testing.T) {
 	y.quiet()
 	y.withoutOperator(url)
 	y.deletion()
+	y.flippedByte()
+	y.deletionWithData()
 }
 
 // admission refuses with path and remedy, and warns.
@@ -369,7 +372,7 @@ func (y *yard) playAgent() (stop func()) {
 			err := c.List(ctx, &list, client.InNamespace(hostSpace))
 			for i := range list.Items {
 				if err == nil {
-					err = act(ctx, c, &list.Items[i])
+					err = y.act(ctx, c, &list.Items[i])
 				}
 			}
 			if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
@@ -385,9 +388,12 @@ func (y *yard) playAgent() (stop func()) {
 }
 
 // act is one look of the agent at one process.
-func act(ctx context.Context, c client.Client, p *api.HostProcess) error {
+func (y *yard) act(ctx context.Context, c client.Client, p *api.HostProcess) error {
 	before := p.DeepCopy()
 	if p.DeletionTimestamp != nil {
+		y.mu.Lock()
+		y.removed[p.Name] = p.Spec.RemoveDirectories
+		y.mu.Unlock()
 		controllerutil.RemoveFinalizer(p, corehost.Finalizer)
 		return c.Patch(ctx, p, client.MergeFrom(before))
 	}
@@ -467,6 +473,54 @@ func (y *yard) born() {
 	}
 }
 
+// flippedByte: a package that is not what its publisher named is said, by the Package and
+// by the cluster that waits for it; and that cluster can go again.
+func (y *yard) flippedByte() {
+	y.t.Helper()
+	ctx := y.t.Context()
+	_, archive := packagestest.Kafka(y.t, y.t.TempDir(), "4.2.1")
+	packagestest.FlipByte(y.t, archive.Path)
+	y.create(&api.Package{ObjectMeta: metav1.ObjectMeta{Name: "kafka-4.2.1"}, Spec: api.PackageSpec{
+		Product: api.ProductKafka, Version: "4.2.1", Sources: []api.PackageSource{{URL: archive.Path, SHA512: archive.SHA512}},
+	}})
+	kc := y.cluster("orders")
+	kc.Spec.Version = "4.2.1"
+	y.create(kc)
+	y.eventually("the package has failed", func() error {
+		var pkg api.Package
+		if err := y.c.Get(ctx, client.ObjectKey{Name: "kafka-4.2.1"}, &pkg); err != nil {
+			return err
+		}
+		if pkg.Status.State != api.PackageFailed || !strings.Contains(pkg.Status.Message, "sha512") {
+			return fmt.Errorf("%+v", pkg.Status)
+		}
+		return nil
+	})
+	y.eventually("the cluster waits for it", y.condition(api.ConditionReconciling, metav1.ConditionTrue, "waiting for Package kafka-4.2.1 (Kafka 4.2.1): "))
+	y.remove()
+}
+
+// deletionWithData takes the data of a cluster and its CA along.
+func (y *yard) deletionWithData() {
+	y.t.Helper()
+	kc := y.cluster("orders")
+	kc.Spec.DeletionPolicy = api.DeletionDelete
+	y.create(kc)
+	y.eventually("nodes are waited for", y.condition(api.ConditionReconciling, metav1.ConditionTrue, "waiting for node"))
+	y.remove()
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for i := range 3 {
+		if name := fmt.Sprintf("kafka.orders-%d", i); y.removed[name] != api.DeletionDelete {
+			y.t.Errorf("the agent was told to %s the data of %s", y.removed[name], name)
+		}
+	}
+	var secrets corev1.SecretList
+	if err := y.c.List(y.t.Context(), &secrets, client.InNamespace(namespace)); err != nil || len(secrets.Items) > 0 {
+		y.t.Errorf("left behind: %d secrets, %v", len(secrets.Items), err)
+	}
+}
+
 // quiet: passes over a cluster where nothing changes write nothing.
 func (y *yard) quiet() {
 	y.t.Helper()
@@ -541,16 +595,7 @@ func (y *yard) withoutOperator(url string) {
 func (y *yard) deletion() {
 	y.t.Helper()
 	ctx := y.t.Context()
-	if err := y.c.Delete(ctx, y.get()); err != nil {
-		y.t.Fatal(err)
-	}
-	y.eventually("the cluster is gone", func() error {
-		err := y.c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "orders"}, &api.KafkaCluster{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return fmt.Errorf("still there: %w", err)
-	})
+	y.remove()
 	for _, list := range []client.ObjectList{&api.KafkaNodeList{}, &api.HostProcessList{}, &api.ClusterRevisionList{}} {
 		if err := y.c.List(ctx, list); err != nil || meta.LenList(list) > 0 {
 			y.t.Errorf("left behind: %d of %T, %v", meta.LenList(list), list, err)
@@ -565,4 +610,27 @@ func (y *yard) deletion() {
 	if err := y.c.List(ctx, &secrets, client.InNamespace(namespace)); err != nil || len(secrets.Items) == 0 {
 		y.t.Errorf("the cluster's CA is gone although its data is kept: %v", err)
 	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for name, data := range y.removed {
+		if data != api.DeletionRetain {
+			y.t.Errorf("the agent was told to %s the data of %s", data, name)
+		}
+	}
+}
+
+// remove deletes the cluster and waits until it is gone.
+func (y *yard) remove() {
+	y.t.Helper()
+	ctx := y.t.Context()
+	if err := y.c.Delete(ctx, y.get()); err != nil {
+		y.t.Fatal(err)
+	}
+	y.eventually("the cluster is gone", func() error {
+		err := y.c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "orders"}, &api.KafkaCluster{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("still there: %w", err)
+	})
 }
