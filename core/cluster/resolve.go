@@ -112,7 +112,7 @@ func (r *resolver) changes() {
 	if old == nil {
 		return
 	}
-	if CompareVersions(r.spec.Version, old.Version) < 0 {
+	if CompareVersions(minor(r.spec.Version), minor(old.Version)) < 0 {
 		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: the cluster's metadata.version was finalized for %s", old.Version, r.spec.Version, old.Version), "keep "+old.Version+" or a later one")
 	}
 	if r.spec.MetadataVersion != old.MetadataVersion {
@@ -127,6 +127,13 @@ func (r *resolver) changes() {
 			r.fail(fmt.Sprintf("spec.listeners[%d].port", i), fmt.Sprintf("the port of listener %s cannot change from %d: clients know it", l.Name, old.Listeners[j].Port), "add another listener with the new port, move the clients, then remove the old one")
 		}
 	}
+}
+
+// minor is the release line of a version: within it every release has the same
+// metadata.version, so going back is an ordinary roll.
+func minor(version string) string {
+	parts := strings.Split(version, ".")
+	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
 func (r *resolver) poolChange(old *api.Pool) {

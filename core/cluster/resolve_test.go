@@ -346,6 +346,10 @@ func TestChanges(t *testing.T) {
 			func(s *api.KafkaClusterSpec) { s.Version = "4.2.0" },
 			[]string{"Error spec.version: going back from 4.3.1 to 4.2.0 is not possible: the cluster's metadata.version was finalized for 4.3.1; keep 4.3.1 or a later one"},
 		},
+		"back within a release line": {
+			func(s *api.KafkaClusterSpec) { s.Version = "4.3.0" },
+			[]string{"Error spec.version: no Package provides Kafka 4.3.0; create a Package with its source; Packages exist for 3.9.2, 4.2.0, 4.3.1"},
+		},
 		"metadata version": {
 			func(s *api.KafkaClusterSpec) { s.MetadataVersion = "4.3-IV0" },
 			[]string{`Error spec.metadataVersion: the metadata version of a running cluster cannot be changed by this version of Castellan; keep ""`},
