@@ -67,7 +67,7 @@ func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error)
 	if err != nil {
 		return Result{}, err
 	}
-	in := health.Input{Generation: kc.Generation, Problems: problems, CASecret: e.CASecret(kc.Name)}
+	in := health.Input{Generation: kc.Generation, Problems: append(problems, standingLoss(kc)...), CASecret: e.CASecret(kc.Name)}
 	if rev == nil {
 		return e.unresolved(ctx, kc, &f, in)
 	}
@@ -311,6 +311,19 @@ func address(host string, port int32) string {
 		host = "[" + host + "]"
 	}
 	return host + ":" + strconv.Itoa(int(port))
+}
+
+// standingLoss warns of an accepted loss for as long as it stands: it would also give up
+// what a node loses another time.
+func standingLoss(kc *api.KafkaCluster) []cluster.Problem {
+	if len(acceptedLosses(kc)) == 0 {
+		return nil
+	}
+	return []cluster.Problem{{
+		Path: "metadata.annotations[" + AcceptDataLoss + "]", Severity: cluster.Warning,
+		Reason: fmt.Sprintf("whenever the disks of node %s are found empty, they are formatted, even where the last copy was there", kc.Annotations[AcceptDataLoss]),
+		Remedy: "remove the annotation as soon as the node has joined",
+	}}
 }
 
 func acceptedLosses(kc *api.KafkaCluster) []int32 {

@@ -1,10 +1,12 @@
 package engine_test
 
 import (
+	"strings"
 	"testing"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/plan"
+	"castellan.dev/castellan/engine"
 )
 
 func TestRevisionsDeletedByHandChangeNoNode(t *testing.T) {
@@ -60,5 +62,18 @@ func stopped(t *testing.T, w *world, kc *api.KafkaCluster) {
 		if n.Status.State != api.NodeStopped {
 			t.Errorf("node %d is %s; blocked: %+v", n.Spec.NodeID, n.Status.State, p.Blocked)
 		}
+	}
+}
+
+func TestAcceptedLossIsWarnedOfWhileItStands(t *testing.T) {
+	w, kc := newWorld(), newCluster()
+	kc.Annotations = map[string]string{engine.AcceptDataLoss: "2"}
+	w.settle(t, kc, 60)
+	if c := condition(t, w.pass(t, kc).Status, api.ConditionAccepted); !strings.Contains(c.Message, "remove the annotation") {
+		t.Errorf("Accepted says %q", c.Message)
+	}
+	kc.Annotations = nil
+	if c := condition(t, w.pass(t, kc).Status, api.ConditionAccepted); c.Reason != "Accepted" {
+		t.Errorf("Accepted is still %s", c.Reason)
 	}
 }

@@ -174,6 +174,16 @@ func (h *harsh) mend() {
 func (h *harsh) rest() {
 	h.mend()
 	h.m.Paused, h.m.State = false, api.StateRunning
+	for range 900 {
+		p := pass(h.w, h.m)
+		if p.Done() {
+			break
+		}
+		if blockedBecause(p, "LastCopyLost") {
+			clean(h.t, h.w)
+			return // everybody went down, and it was the last one: held and named is the right end
+		}
+	}
 	settle(h.t, h.w, h.m, 900)
 	for range 10 {
 		h.w.Tick()
