@@ -123,8 +123,10 @@ func TestClientListenerNamedLikeOneOfOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]string{
-		"listeners":                      "INTERNAL://127.0.0.1:9091,CLIENT-CONTROLLER://127.0.0.1:9093,CLIENT-INTERNAL://127.0.0.1:9092",
+		"listeners": "INTERNAL://127.0.0.1:9091,CLIENT-CONTROLLER://127.0.0.1:9093,CLIENT-INTERNAL://127.0.0.1:9092",
+
 		"listener.security.protocol.map": "CONTROLLER:SSL,INTERNAL:SSL,CLIENT-CONTROLLER:PLAINTEXT,CLIENT-INTERNAL:SSL",
+
 		"listener.name.client-internal.ssl.client.auth":             "none",
 		"listener.name.client-internal.ssl.principal.mapping.rules": "DEFAULT",
 		"inter.broker.listener.name":                                "INTERNAL",
