@@ -214,6 +214,30 @@ func TestOldConditionsDoNotCount(t *testing.T) {
 	}
 }
 
+func TestAChildIsHeardWhenItsLeaseIsYoungerThanItself(t *testing.T) {
+	started := time.Date(2026, 11, 21, 9, 0, 0, 1500, time.UTC)
+	at := func(d time.Duration) *metav1.MicroTime {
+		renewed := metav1.NewMicroTime(started.Add(d).Truncate(time.Microsecond))
+		return &renewed
+	}
+	for _, c := range []struct {
+		reason  string
+		running bool
+		renewed *metav1.MicroTime
+		want    bool
+	}{
+		{"a Lease has microseconds, a start has nanoseconds", true, at(0), true},
+		{"it was renewed since", true, at(5 * time.Second), true},
+		{"the one before it has renewed it", true, at(-time.Second), false},
+		{"nobody has ever renewed it", true, nil, false},
+		{"it has ended again", false, at(5 * time.Second), false},
+	} {
+		if got := heard(ChildState{Running: c.running, StartedAt: started}, c.renewed); got != c.want {
+			t.Errorf("%s: got %t, want %t", c.reason, got, c.want)
+		}
+	}
+}
+
 func TestLongPathsAreRefused(t *testing.T) {
 	_, err := OpenDir(filepath.Join(t.TempDir(), strings.Repeat("x", 90)))
 	if err == nil || !strings.Contains(err.Error(), "shorter --dir") {

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/host"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/pki"
 )
@@ -30,6 +32,8 @@ const (
 	passing = 3 * time.Second
 	// tooOften is how many times operator or agent may end before `up` gives up.
 	tooOften = 5
+	// operatorLease is the name of the operator's Lease in systemNamespace.
+	operatorLease = "castellan-operator"
 )
 
 // RefusedError says that a spec was not accepted, though the API server took it.
@@ -118,7 +122,7 @@ func (w *waiter) look(ctx context.Context) (*api.KafkaCluster, string, error) {
 		return c, "", nil
 	}
 	if conditionNow(c, api.ConditionReady, metav1.ConditionTrue) != nil {
-		return c, w.serves(ctx, c), nil
+		return c, cmp.Or(w.silent(ctx), w.serves(ctx, c)), nil
 	}
 	if refused := conditionNow(c, api.ConditionAccepted, metav1.ConditionFalse); refused != nil {
 		return nil, "", &RefusedError{Cluster: w.key.String(), Message: refused.Message}
@@ -131,6 +135,33 @@ func (w *waiter) look(ctx context.Context) (*api.KafkaCluster, string, error) {
 		return c, fmt.Sprintf("the control plane does not answer: %v", err), nil
 	}
 	return c, describe(c, nodes.Items), nil
+}
+
+// silent names the first of operator and agent that the API server has not heard of since
+// it was started: until then the API says what was true before.
+func (w *waiter) silent(ctx context.Context) string {
+	state, _ := readState(w.Dir)
+	for _, child := range []struct {
+		name  string
+		lease client.ObjectKey
+	}{
+		{Operator, client.ObjectKey{Namespace: systemNamespace, Name: operatorLease}},
+		{Agent, client.ObjectKey{Namespace: host.Namespace(HostName), Name: host.LeaseName}},
+	} {
+		var lease coordinationv1.Lease
+		if err := w.client.Get(ctx, child.lease, &lease); client.IgnoreNotFound(err) != nil {
+			return fmt.Sprintf("the control plane does not answer: %v", err)
+		}
+		if !heard(state.Children[child.name], lease.Spec.RenewTime) {
+			return "waiting for the " + child.name
+		}
+	}
+	return ""
+}
+
+// heard says whether a child runs and has renewed its Lease since it was started.
+func heard(c ChildState, renewed *metav1.MicroTime) bool {
+	return c.Running && renewed != nil && !renewed.Time.Before(c.StartedAt.Truncate(time.Microsecond))
 }
 
 // serves asks Kafka itself: after a reboot the API still says what was true before it. It
