@@ -112,7 +112,7 @@ func (r *resolver) changes() {
 	if old == nil {
 		return
 	}
-	if CompareVersions(minor(r.spec.Version), minor(old.Version)) < 0 {
+	if CompareVersions(ReleaseLine(r.spec.Version), ReleaseLine(old.Version)) < 0 {
 		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: the cluster's metadata.version was finalized for %s", old.Version, r.spec.Version, old.Version), "keep "+old.Version+" or a later one")
 	}
 	if r.spec.MetadataVersion != old.MetadataVersion {
@@ -129,9 +129,9 @@ func (r *resolver) changes() {
 	}
 }
 
-// minor is the release line of a version: within it every release has the same
+// ReleaseLine is the release line of a version: within it every release has the same
 // metadata.version, so going back is an ordinary roll.
-func minor(version string) string {
+func ReleaseLine(version string) string {
 	parts := strings.Split(version, ".")
 	return strings.Join(parts[:min(2, len(parts))], ".")
 }

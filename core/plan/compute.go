@@ -113,7 +113,7 @@ func (p *pass) existing() []*Node {
 }
 
 // keepIdentities keeps a node what it is where the Model calls for another node under its
-// id: other roles, another pool, other log directories or an older version. A spec cannot
+// id: other roles, another pool, other log directories or an older release line. A spec cannot
 // ask for that, but one that is judged without its history (ClusterRevisions deleted by
 // hand) could.
 func (p *pass) keepIdentities() {
@@ -146,7 +146,7 @@ func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 		return fmt.Sprintf("it belongs to pool %s, not to %s", is.Pool, w.Pool)
 	case !slices.Equal(w.Process.Volumes, is.Process.Volumes):
 		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
-	case cluster.CompareVersions(w.Process.Version, is.Process.Version) < 0:
+	case cluster.CompareVersions(cluster.ReleaseLine(w.Process.Version), cluster.ReleaseLine(is.Process.Version)) < 0:
 		return fmt.Sprintf("it was permitted to run %s, and going back to %s is not possible", is.Process.Version, w.Process.Version)
 	default:
 		return ""

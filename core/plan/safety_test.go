@@ -170,3 +170,18 @@ func TestNodeDeletedByHandIsNotCountedOn(t *testing.T) {
 	clean(t, w)
 	settle(t, w, m, 100)
 }
+
+func TestVersionGoesBackOnlyWithinItsReleaseLine(t *testing.T) {
+	for version, restarts := range map[string]int{"4.3.0": 1, "4.2.0": 0} {
+		m := model(combined(1))
+		w := born(t, m)
+		m.Nodes[0].Process.Version = version
+		var p plan.Plan
+		for range 20 {
+			p = pass(w, m)
+		}
+		if w.Restarts[0] != restarts || blockedBecause(p, "OtherNode") != (restarts == 0) {
+			t.Errorf("to %s: restarts %v, blocked %v", version, w.Restarts, p.Blocked)
+		}
+	}
+}
