@@ -297,9 +297,13 @@ func converge(t *testing.T, random *rand.Rand) {
 		if random.IntN(12) == 0 {
 			statics += change(kc, random)
 		}
+		if random.IntN(20) == 0 {
+			w.sim.Crash(ids[random.IntN(len(ids))])
+		}
 	}
 	w.fail = nil
 	delete(kc.Spec.Config, "no.such.key")
+	kc.Spec.State, kc.Spec.Paused = api.StateRunning, false
 	w.settle(t, kc, 200)
 	for _, id := range ids {
 		if w.sim.Restarts[id] > statics {
@@ -325,7 +329,15 @@ func allServe(w *world, ids []int32) bool {
 func change(kc *api.KafkaCluster, random *rand.Rand) int {
 	kc.Generation++
 	value := api.ConfigValue(fmt.Sprint(4096 + random.IntN(4000)))
-	switch random.IntN(4) {
+	switch random.IntN(7) {
+	case 4:
+		kc.Spec.State = []api.RunState{api.StateRunning, api.StateStopped}[random.IntN(2)]
+	case 5:
+		kc.Spec.Paused = !kc.Spec.Paused
+	case 6:
+		if last := &kc.Spec.Pools[len(kc.Spec.Pools)-1]; last.Replicas < 5 {
+			last.Replicas++
+		}
 	case 0:
 		kc.Spec.Config["log.retention.ms"] = value
 	case 1:
