@@ -184,6 +184,9 @@ func (s *Stand) end() {
 		}
 	}
 	if os.Getenv("CASTELLAN_KEEP") != "" {
+		if err := os.Remove(filepath.Join(string(s.dir), ownerFile)); err != nil {
+			s.tb.Error(err) // the next stand would take it for a leftover
+		}
 		s.tb.Logf("kept %s", s.dir)
 		return
 	}
