@@ -584,3 +584,16 @@ func TestRackFollowsTheHostWithoutARestart(t *testing.T) {
 		t.Fatalf("steps %v, want one UpdateLive with rack z", kinds(p))
 	}
 }
+
+func TestReplicasThatCatchUpAreLookedAtSoon(t *testing.T) {
+	m := model(combined(3))
+	w := born(t, m)
+	spread(w, "t", 2, 3, idsOf(m, api.RoleBroker))
+	see := w.See()
+	see.Kafka.Topics[0].Partitions[0].ISR = []int32{1, 2}
+	see.Kafka.Topics[0].Partitions[0].Leader = 1
+	p := plan.Compute(m, see, w.Now)
+	if len(p.Steps) > 0 || p.Again == 0 || p.Again > 10*time.Second {
+		t.Fatalf("steps %v, again in %s: want none, and a look within seconds", kinds(p), p.Again)
+	}
+}

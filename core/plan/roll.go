@@ -450,6 +450,9 @@ func (p *pass) leaders() {
 	if len(p.plan.Steps) > 0 || len(p.plan.Blocked) > 0 || len(p.plan.Upcoming) > 0 || !k.Known || !k.PartitionsKnown {
 		return
 	}
+	if _, behind := p.lagging(); behind {
+		p.again(5 * time.Second) // its leadership returns as soon as it is back in sync
+	}
 	for i := range k.Topics {
 		for j := range k.Topics[i].Partitions {
 			part := &k.Topics[i].Partitions[j]
