@@ -131,7 +131,7 @@ func (h *harsh) event(e byte) {
 // grow adds a node to the first pool.
 func (h *harsh) grow() {
 	pool := h.m.Nodes[0]
-	pool.ID += 50 + int32(len(h.m.Nodes)) //nolint:gosec // a dozen
+	pool.ID += 50 + int32(len(h.m.Nodes))
 	h.m.Nodes = append(slices.Clone(h.m.Nodes), pool)
 	slices.SortFunc(h.m.Nodes, func(a, b cluster.Node) int { return int(a.ID - b.ID) })
 }

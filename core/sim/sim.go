@@ -409,19 +409,21 @@ func (w *World) sync(p *plan.Partition, name string) {
 		}
 	}()
 	for _, r := range p.Replicas {
-		n := w.nodes[r]
-		at := slices.Index(p.ISR, r)
-		switch {
-		case n == nil && at >= 0 && (len(p.ISR) > 1 || w.ELR):
-			p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
-		case n == nil:
-		case !w.serving(n) && at >= 0 && (len(p.ISR) > 1 || w.ELR):
-			p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
-		case w.serving(n) && at < 0 && n.age >= startTicks+syncTicks && p.Leader >= 0:
-			p.ISR = append(slices.Clone(p.ISR), r)
-		case w.serving(n) && len(p.ISR) == 0 && slices.Contains(w.holders[name], r):
-			p.ISR = []int32{r} // elected from the eligible replicas
-		}
+		w.syncReplica(p, r, w.holders[name])
+	}
+}
+
+func (w *World) syncReplica(p *plan.Partition, r int32, holders []int32) {
+	n, at := w.nodes[r], slices.Index(p.ISR, r)
+	up := n != nil && w.serving(n)
+	switch {
+	case !up && at >= 0 && (len(p.ISR) > 1 || w.ELR):
+		p.ISR = slices.Delete(slices.Clone(p.ISR), at, at+1)
+	case !up || at >= 0:
+	case p.Leader >= 0 && n.age >= startTicks+syncTicks:
+		p.ISR = append(slices.Clone(p.ISR), r)
+	case len(p.ISR) == 0 && slices.Contains(holders, r):
+		p.ISR = []int32{r} // elected from the eligible replicas
 	}
 }
 
