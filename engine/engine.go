@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -336,15 +337,28 @@ func acceptedLosses(kc *api.KafkaCluster) []int32 {
 	return ids
 }
 
-// do does the steps in order and returns those that it did; the first that fails ends the
-// pass, because later ones may rest on it.
+// do does the steps in order and returns those that it did. The first that fails ends the
+// pass, because later ones may rest on it — but for new processes of nodes that are down
+// already: they rest on nothing, and may be the very fix that the failed step needs.
 func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step) ([]plan.Step, error) {
-	for i, step := range steps {
-		if err := e.doOne(ctx, kc, rev, w, step); err != nil {
-			return steps[:i], fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err)
+	var done []plan.Step
+	var failed error
+	for _, step := range steps {
+		if failed != nil && !mendsDownNode(step) {
+			continue
 		}
+		if err := e.doOne(ctx, kc, rev, w, step); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err))
+			continue
+		}
+		done = append(done, step)
 	}
-	return steps, nil
+	return done, failed
+}
+
+// mendsDownNode says whether a step gives a new process to a node that was down.
+func mendsDownNode(s plan.Step) bool {
+	return s.Kind == plan.UpdateProcess && s.Spec.Change != nil && s.Spec.Change.WasDown
 }
 
 func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, step plan.Step) error {

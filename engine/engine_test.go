@@ -293,3 +293,21 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
 }
+
+// A refused configuration must not keep its own correction from a node that it broke.
+func TestAFixReachesADownNodeThoughAnotherStepFails(t *testing.T) {
+	w, kc := newWorld(), newCluster()
+	w.settle(t, kc, 60)
+	w.sim.Break(1, true)
+	w.pass(t, kc)
+	kc.Generation++
+	kc.Spec.Config = api.Config{"log.retention.ms": "1000", "num.partitions": "7"}
+	w.fail = func(call string) (bool, bool) { return call == "SetConfig", false }
+	r := w.pass(t, kc)
+	if w.sim.Restarts[1] != 1 || w.sim.Restarts[0]+w.sim.Restarts[2] != 0 {
+		t.Errorf("restarts %v, want the broken node's alone; done %v", w.sim.Restarts, kinds(r.Done))
+	}
+	if c := condition(t, r.Status, api.ConditionStalled); c.Reason != "StepFailed" {
+		t.Errorf("%+v", c)
+	}
+}
