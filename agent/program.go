@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -57,24 +59,37 @@ func environment(p api.Program, archive, token string) []string {
 // installExecutable copies the agent's executable below dir, named by content, so that
 // what it starts does not change or vanish when the file is built anew.
 func installExecutable(source, dir string) (string, error) {
-	data, err := os.ReadFile(source) //nolint:gosec // a path of the agent itself
-	if err != nil {
-		return "", fmt.Errorf("read the agent's executable: %w", err)
-	}
-	sum := sha256.Sum256(data)
-	target := filepath.Join(dir, ownBinary+"-"+hex.EncodeToString(sum[:6]))
-	if info, err := os.Stat(target); err == nil && info.Size() == int64(len(data)) { //nolint:gosec // a path of the agent or the test itself
-		return target, nil
-	}
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // other users pass through, the folders below are closed
 		return "", fmt.Errorf("make the folder of executables: %w", err)
 	}
-	temp := target + ".new"
-	if err := os.WriteFile(temp, data, 0o755); err != nil { //nolint:gosec // an executable
+	temp := filepath.Join(dir, ownBinary+".new")
+	sum, err := copyExecutable(source, temp)
+	if err != nil {
 		return "", fmt.Errorf("copy the agent's executable: %w", err)
 	}
+	target := filepath.Join(dir, ownBinary+"-"+sum)
 	if err := os.Rename(temp, target); err != nil { //nolint:gosec // a path of the agent or the test itself
 		return "", fmt.Errorf("place the agent's executable: %w", err)
 	}
 	return target, nil
+}
+
+// copyExecutable copies piece by piece, because an executable is larger than all else that
+// an agent holds in memory; it returns what names the content.
+func copyExecutable(source, target string) (string, error) {
+	in, err := os.Open(source) //nolint:gosec // a path of the agent itself
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = in.Close() }()                                          // only read
+	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755) //nolint:gosec // an executable
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.New()
+	_, err = io.Copy(io.MultiWriter(out, hash), in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:6]), nil
 }
