@@ -68,7 +68,7 @@ func installExecutable(source, dir string) (string, error) {
 		return "", fmt.Errorf("copy the agent's executable: %w", err)
 	}
 	target := filepath.Join(dir, ownBinary+"-"+sum)
-	if err := os.Rename(temp, target); err != nil { //nolint:gosec // a path of the agent or the test itself
+	if err := os.Rename(temp, target); err != nil {
 		return "", fmt.Errorf("place the agent's executable: %w", err)
 	}
 	return target, nil

@@ -139,6 +139,30 @@ func (s *Store) VerifyUnpacked(ctx context.Context, d Digest) error {
 	return err
 }
 
+// Intact returns the unpacked tree of an archive that is in the store, with every byte of it checked; a damaged tree is
+// replaced from the archive, and Repaired says so. Unlike Provide it fetches nothing.
+func (s *Store) Intact(ctx context.Context, d Digest, progress Progress) (Provided, error) {
+	r := report(progress)
+	defer r.stop()
+	if _, err := ParseDigest(string(d)); err != nil {
+		return Provided{}, err
+	}
+	tree, damage, err := s.intact(ctx, d, r)
+	if err != nil {
+		return Provided{}, err
+	}
+	var repaired []string
+	if damage != "" {
+		repaired = append(repaired, damage)
+	}
+	if tree.Digest == "" {
+		if tree, err = s.unpack(ctx, d, r); err != nil {
+			return Provided{}, err
+		}
+	}
+	return Provided{Tree: tree, Repaired: repaired}, nil
+}
+
 // Unpack unpacks the archive of that digest, once; a tree that is there is only looked at (sizes, not bytes). A damaged archive is set
 // aside and the error is a [*DigestError]: fetch it again.
 func (s *Store) Unpack(ctx context.Context, d Digest, progress Progress) (Tree, error) {

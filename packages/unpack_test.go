@@ -307,3 +307,28 @@ func TestPruneRemovesOnlyWhatIsUnreferencedAndOld(t *testing.T) {
 		}
 	}
 }
+
+func TestIntactMendsATreeFromTheStoreAlone(t *testing.T) {
+	sources := t.TempDir()
+	spec, _ := packagestest.Kafka(t, sources, "4.3.1")
+	s := newStore(t)
+	p := provide(t, s, spec)
+	if err := os.RemoveAll(sources); err != nil {
+		t.Fatal(err)
+	}
+	packagestest.FlipByte(t, filepath.Join(p.Libs(), "kafka-clients-4.3.1.jar"))
+	mended, err := s.Intact(t.Context(), p.Digest, nil)
+	if err != nil || len(mended.Repaired) != 1 || !strings.Contains(mended.Repaired[0], "kafka-clients-4.3.1.jar") {
+		t.Fatalf("got %+v, %v: want one repair that names the jar", mended, err)
+	}
+	if err := s.VerifyUnpacked(t.Context(), p.Digest); err != nil {
+		t.Error(err)
+	}
+	again, err := s.Intact(t.Context(), p.Digest, nil)
+	if err != nil || len(again.Repaired) != 0 || again.Dir != p.Dir {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if _, err := s.Intact(t.Context(), "sha256:"+packages.Digest(strings.Repeat("0", 64)), nil); err == nil {
+		t.Error("an archive that is not in the store was given")
+	}
+}

@@ -41,7 +41,7 @@ leaves every process running; the next agent takes them over.`,
 			}
 			a, err := agent.New(agent.Config{
 				Host: hostName, Namespace: host.Namespace(hostName), Dir: state, DataRoots: roots, Users: users,
-				Version: w.version, API: config, Archives: agent.StoreArchives{Store: &packages.Store{Dir: store}}, Log: w.log,
+				Version: w.version, API: config, Archives: agent.StoreArchives{Store: &packages.Store{Dir: store}, Log: w.log}, Log: w.log,
 			})
 			if err != nil {
 				return err
