@@ -291,10 +291,10 @@ func EndpointsOf(nodes []plan.Node) Endpoints {
 			continue
 		}
 		if port, ok := n.Spec.Ports[layout.InternalListener]; ok {
-			at.Brokers = append(at.Brokers, address(n.Spec.Address, port))
+			at.Brokers = append(at.Brokers, layout.HostPort(n.Spec.Address, port))
 		}
 		if port, ok := n.Spec.Ports[layout.ControllerListener]; ok {
-			at.Controllers = append(at.Controllers, address(n.Spec.Address, port))
+			at.Controllers = append(at.Controllers, layout.HostPort(n.Spec.Address, port))
 		}
 	}
 	return at
@@ -305,13 +305,6 @@ func order(n plan.Node) int {
 		return 0
 	}
 	return 1
-}
-
-func address(host string, port int32) string {
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return host + ":" + strconv.Itoa(int(port))
 }
 
 // standingLoss warns of an accepted loss for as long as it stands: it would also give up

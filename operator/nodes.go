@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,7 +202,7 @@ func (p catalogPort) Hosts(ctx context.Context) ([]plan.Host, []api.Host, error)
 		}
 		hosts = append(hosts, host)
 	}
-	slices.SortFunc(hosts, func(a, b plan.Host) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(hosts, func(a, b plan.Host) int { return cmp.Compare(a.Name, b.Name) })
 	return hosts, list.Items, nil
 }
 
@@ -222,17 +223,6 @@ func (p catalogPort) host(ctx context.Context, h api.Host) (plan.Host, error) {
 	}
 	host.Nodes = len(owners)
 	return host, nil
-}
-
-func compareNames(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	default:
-		return 0
-	}
 }
 
 // same says whether two objects are equal as they would be stored.

@@ -346,7 +346,7 @@ func listeners(in Input) []api.ListenerStatus {
 		for i := range in.Have.Nodes {
 			s := &in.Have.Nodes[i].Spec
 			if port, ok := s.Ports[l.Name]; ok {
-				addresses[fmt.Sprintf("%s:%d", bracketed(s.Address), port)] = true
+				addresses[layout.HostPort(s.Address, port)] = true
 			}
 		}
 		if len(addresses) == 0 {
@@ -359,11 +359,4 @@ func listeners(in Input) []api.ListenerStatus {
 		out = append(out, st)
 	}
 	return out
-}
-
-func bracketed(address string) string {
-	if strings.Contains(address, ":") {
-		return "[" + address + "]"
-	}
-	return address
 }

@@ -255,15 +255,7 @@ func (p *pass) controllerEndpoints() []string {
 }
 
 func endpoint(spec api.KafkaNodeSpec) string {
-	return fmt.Sprintf("%s:%d", hostPart(spec.Address), spec.Ports[layout.ControllerListener])
-}
-
-// hostPart brackets IPv6 addresses.
-func hostPart(address string) string {
-	if strings.Contains(address, ":") {
-		return "[" + address + "]"
-	}
-	return address
+	return layout.HostPort(spec.Address, spec.Ports[layout.ControllerListener])
 }
 
 // running says whether a node's JVM may be doing work.
