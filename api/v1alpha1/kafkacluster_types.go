@@ -232,13 +232,62 @@ type NodeOverride struct {
 	JVM *JVM `json:"jvm,omitempty"`
 	// +optional
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	// Image on Kubernetes.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
 }
 
 // Placement is a union: where the nodes of a pool run.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.kubernetes) && has(self.hosts))",message="set kubernetes or hosts, not both"
 type Placement struct {
+	// Kubernetes runs the nodes as pods.
+	// +optional
+	Kubernetes *KubernetesPlacement `json:"kubernetes,omitempty"`
 	// Hosts places the nodes on Hosts (the default when nothing is set).
 	// +optional
 	Hosts *HostPlacement `json:"hosts,omitempty"`
+}
+
+// Spread says what the nodes of a pool are spread over.
+// +kubebuilder:validation:Enum=Zone;Node;None
+type Spread string
+
+// The ways to spread. Zone evens the nodes out over the zones and keeps two of one pool
+// from sharing a Kubernetes node; Node only the latter; None neither.
+const (
+	SpreadZone Spread = "Zone"
+	SpreadNode Spread = "Node"
+	SpreadNone Spread = "None"
+)
+
+// KubernetesPlacement runs nodes as pods. Everything here is part of the pod, so a change
+// restarts the node by plan.
+type KubernetesPlacement struct {
+	// +kubebuilder:default=Zone
+	// +optional
+	Spread Spread `json:"spread,omitempty"`
+	// Image that holds Kafka below /opt/kafka and a Java runtime; default is apache/kafka of
+	// spec.version.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image,omitempty"`
+	// ImagePullSecrets of the pods.
+	// +optional
+	// +listType=atomic
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// +optional
+	// +listType=atomic
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+	// Affinity of the pods, beside what spread asks for.
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
 }
 
 // HostPlacement places nodes on Hosts.
@@ -299,20 +348,50 @@ type Authentication struct {
 }
 
 // ExposureType is from where a listener is reached.
-// +kubebuilder:validation:Enum=Internal;HostAddress
+// +kubebuilder:validation:Enum=Internal;HostAddress;NodePort;LoadBalancer
 type ExposureType string
 
-// The kinds of exposure.
+// The kinds of exposure. Internal is the pod network, or the address of a host; NodePort and
+// LoadBalancer are Services of Kubernetes, one per broker and one to begin with.
 const (
-	ExposureInternal    ExposureType = "Internal"
-	ExposureHostAddress ExposureType = "HostAddress"
+	ExposureInternal     ExposureType = "Internal"
+	ExposureHostAddress  ExposureType = "HostAddress"
+	ExposureNodePort     ExposureType = "NodePort"
+	ExposureLoadBalancer ExposureType = "LoadBalancer"
 )
 
-// Exposure of a listener.
+// Exposure of a listener. In host, bootstrapHost and the values of annotations, {id} stands
+// for the node id, {cluster}, {namespace}, {listener} for those names.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.addressType) || self.type == 'NodePort'",message="addressType goes with type NodePort"
 type Exposure struct {
 	// +kubebuilder:default=Internal
 	// +optional
 	Type ExposureType `json:"type,omitempty"`
+	// AddressType is which address of its Kubernetes node a broker advertises with NodePort;
+	// default InternalIP.
+	// +optional
+	// +kubebuilder:validation:Enum=InternalIP;ExternalIP;Hostname;InternalDNS;ExternalDNS
+	AddressType corev1.NodeAddressType `json:"addressType,omitempty"`
+	// Host is what a broker advertises in place of the address found, for example
+	// broker-{id}.kafka.example.com.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Host string `json:"host,omitempty"`
+	// BootstrapHost is what clients are told to begin with in place of the address found.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	BootstrapHost string `json:"bootstrapHost,omitempty"`
+	// Annotations of the brokers' Services.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// BootstrapAnnotations of the Service to begin with.
+	// +optional
+	BootstrapAnnotations map[string]string `json:"bootstrapAnnotations,omitempty"`
+	// LoadBalancerClass of the Services of type LoadBalancer.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
 }
 
 // AuthorizationType is how client requests are allowed.

@@ -21,6 +21,7 @@ import (
 // +kubebuilder:printcolumn:name="READY",type=boolean,JSONPath=`.status.ready`
 // +kubebuilder:printcolumn:name="REASON",type=string,JSONPath=`.status.reason`
 // +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="NODE",type=string,priority=1,JSONPath=`.status.placement.node`
 // +kubebuilder:printcolumn:name="MESSAGE",type=string,priority=1,JSONPath=`.status.message`
 type KafkaNode struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -87,6 +88,17 @@ type KafkaNodeSpec struct {
 	// +optional
 	// +listType=atomic
 	BootstrapControllers []string `json:"bootstrapControllers,omitempty"`
+	// Exposures are the listeners that are reached through Services of their own. What was
+	// once given (ports, addresses) stays.
+	// +optional
+	// +listType=map
+	// +listMapKey=listener
+	Exposures []NodeExposure `json:"exposures,omitempty"`
+	// Replaced is the last request (annotation castellan.dev/replace-volumes of the KafkaNode)
+	// that was granted.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Replaced string `json:"replaced,omitempty"`
 	// Storage is the answer to the supervisor's question about its disks.
 	// +optional
 	Storage *StorageAnswer `json:"storage,omitempty"`
@@ -128,9 +140,60 @@ type ProcessSpec struct {
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 	// Layout is the version of the rendering rules for this node.
 	Layout int32 `json:"layout"`
-	// Supervisor is the version of castellan node that runs the JVM.
+	// Supervisor is the version of castellan node that runs the JVM; on Kubernetes the image
+	// that it is copied from.
 	// +optional
 	Supervisor string `json:"supervisor,omitempty"`
+	// Pod holds what else stands in the pod, on Kubernetes.
+	// +optional
+	Pod *PodSettings `json:"pod,omitempty"`
+}
+
+// PodSettings are the parts of a KubernetesPlacement that stand in the pod.
+type PodSettings struct {
+	// +optional
+	Spread Spread `json:"spread,omitempty"`
+	// +optional
+	// +listType=atomic
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// +optional
+	// +listType=atomic
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+	// +optional
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+}
+
+// NodeExposure is a listener of a node that is reached through a Service of its own, named
+// <cluster>-<id>-<listener>.
+type NodeExposure struct {
+	Listener string       `json:"listener"`
+	Type     ExposureType `json:"type"`
+	// AddressType of the Kubernetes node that is advertised (NodePort without Host).
+	// +optional
+	AddressType corev1.NodeAddressType `json:"addressType,omitempty"`
+	// Host that is advertised in place of the address found.
+	// +optional
+	Host string `json:"host,omitempty"`
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// +optional
+	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
+	// NodePort of the Service, once it was given.
+	// +optional
+	NodePort int32 `json:"nodePort,omitempty"`
+	// Address of the load balancer, once it was given.
+	// +optional
+	Address string `json:"address,omitempty"`
+	// BootstrapNodePort of the cluster's bootstrap Service of this listener, once it was given.
+	// +optional
+	BootstrapNodePort int32 `json:"bootstrapNodePort,omitempty"`
 }
 
 // NodeListener is a client listener of a node.
@@ -157,6 +220,17 @@ type NodeVolume struct {
 	Size *resource.Quantity `json:"size,omitempty"`
 	// Path of the log directory.
 	Path string `json:"path"`
+	// Claim names the PersistentVolumeClaim, on Kubernetes.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Claim string `json:"claim,omitempty"`
+	// StorageClassName of the claim; empty is the default class.
+	// +optional
+	StorageClassName string `json:"storageClassName,omitempty"`
+	// DirectoryID that Kafka's format gave the log directory, once it was seen. An empty
+	// volume without one was never used and may be formatted at once.
+	// +optional
+	DirectoryID string `json:"directoryID,omitempty"`
 }
 
 // StorageAnswerType answers a supervisor that asks what to do with its disks.
@@ -249,12 +323,46 @@ type KafkaNodeStatus struct {
 	// CertificateDigest is what the node's live endpoints serve.
 	// +optional
 	CertificateDigest string `json:"certificateDigest,omitempty"`
+	// Placement is where the node's pod runs, on Kubernetes.
+	// +optional
+	Placement *NodePlacement `json:"placement,omitempty"`
+	// Exposures as found.
+	// +optional
+	// +listType=map
+	// +listMapKey=listener
+	Exposures []ExposureStatus `json:"exposures,omitempty"`
 	// LastExit is how the process last ended when nobody asked it to.
 	// +optional
 	LastExit *ExitStatus `json:"lastExit,omitempty"`
 	// Restarts counts ends that nobody asked for.
 	// +optional
 	Restarts int32 `json:"restarts,omitempty"`
+}
+
+// NodePlacement is what is known of the machine that a pod was scheduled to.
+type NodePlacement struct {
+	// Node is the Kubernetes node.
+	Node string `json:"node"`
+	// Zone of the Kubernetes node (topology.kubernetes.io/zone), which becomes broker.rack.
+	// +optional
+	Zone string `json:"zone,omitempty"`
+	// Addresses of the Kubernetes node by type.
+	// +optional
+	Addresses map[string]string `json:"addresses,omitempty"`
+	// Lost says that the volumes of the node are on a machine that was declared out of
+	// service (taint node.kubernetes.io/out-of-service) or does not exist any more.
+	// +optional
+	Lost bool `json:"lost,omitempty"`
+}
+
+// ExposureStatus is what Kubernetes gave a listener.
+type ExposureStatus struct {
+	Listener string `json:"listener"`
+	// +optional
+	NodePort int32 `json:"nodePort,omitempty"`
+	// Address of the load balancer: an IP address or a host name.
+	// +optional
+	Address string `json:"address,omitempty"`
 }
 
 // ProcessStatus is the running process.

@@ -76,6 +76,9 @@ type Live struct {
 	Rack string `json:"rack,omitempty"`
 	// CertificateDigest that the node's Secret should have, see Report.CertificateDigest.
 	CertificateDigest string `json:"certificateDigest,omitempty"`
+	// Advertised are the client listeners that are reached elsewhere than at Static.Address;
+	// read at each start.
+	Advertised []Advertised `json:"advertised,omitempty"`
 }
 
 // Report is what a supervisor says of its node.
@@ -88,6 +91,8 @@ type Report struct {
 	Message string `json:"message,omitempty"`
 	Version string `json:"version,omitempty"`
 	Rack    string `json:"rack,omitempty"`
+	// InSync says that every replica of this broker is in the ISR (true for a controller).
+	InSync bool `json:"inSync,omitempty"`
 	// PID and StartedAt of the JVM.
 	PID       int32        `json:"pid,omitempty"`
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`

@@ -22,6 +22,9 @@ type Facts struct {
 	TLSDir string
 	// SSLEngine is the class that re-reads those files for each connection.
 	SSLEngine string
+	// Advertised is host:port by listener name of a KafkaCluster, where clients reach it
+	// elsewhere than at the node's own address and port.
+	Advertised map[string]string
 }
 
 // DataDir is Kafka's log directory inside a volume.
@@ -44,7 +47,7 @@ func Properties(s Static, l Live, f Facts) (map[string]string, error) {
 	addClientDefaults(properties, s)
 	maps.Copy(properties, s.Process.Config)
 	addIdentity(properties, s, l)
-	addListeners(properties, s, listeners)
+	addListeners(properties, s, listeners, f)
 	addTLS(properties, s, f)
 	addStorage(properties, s)
 	return properties, nil
@@ -89,6 +92,7 @@ func addStorage(properties map[string]string, s Static) {
 // Listener is a listener of a node, as Kafka knows it.
 type Listener struct {
 	Name     string // as in Kafka's configuration: upper case
+	Client   string // as in the KafkaCluster; empty for one of our own
 	Protocol string
 	Bind     string // address to bind to; 0.0.0.0 for all
 	Port     int32
@@ -115,7 +119,11 @@ func listenersOf(s Static) ([]Listener, error) {
 		if !ok {
 			return nil, fmt.Errorf("listener %s has no port: the plan must give it one in the node's spec.ports", w.Name)
 		}
-		listeners = append(listeners, Listener{Name: KafkaListenerName(w.Name), Protocol: w.Protocol, Bind: bindAddress(s.Address), Port: port})
+		l := Listener{Name: KafkaListenerName(w.Name), Protocol: w.Protocol, Bind: bindAddress(s.Address), Port: port}
+		if w.Name != ControllerListener && w.Name != InternalListener {
+			l.Client = w.Name
+		}
+		listeners = append(listeners, l)
 	}
 	return listeners, nil
 }
@@ -169,14 +177,18 @@ func HostPort(host string, port int32) string {
 	return host + ":" + strconv.Itoa(int(port))
 }
 
-func addListeners(properties map[string]string, s Static, listeners []Listener) {
+func addListeners(properties map[string]string, s Static, listeners []Listener, f Facts) {
 	var bound, advertised []string
 	// Controllers need the protocol of INTERNAL and brokers that of CONTROLLER, though they
 	// do not listen there.
 	protocols := []string{ControllerListener + ":SSL", InternalListener + ":SSL"}
 	for _, l := range listeners {
 		bound = append(bound, l.Name+"://"+HostPort(l.Bind, l.Port))
-		advertised = append(advertised, l.Name+"://"+HostPort(s.Address, l.Port))
+		at, ok := f.Advertised[l.Client]
+		if !ok {
+			at = HostPort(s.Address, l.Port)
+		}
+		advertised = append(advertised, l.Name+"://"+at)
 		if l.Name != ControllerListener && l.Name != InternalListener {
 			protocols = append(protocols, l.Name+":"+l.Protocol)
 		}
