@@ -20,10 +20,8 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/plan"
-	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/packages"
-	"castellan.dev/castellan/pki"
 	hostsub "castellan.dev/castellan/substrate/host"
 )
 
@@ -122,29 +120,6 @@ func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 		(&packageReconciler{client: mgr.GetClient(), store: &packages.Store{Dir: c.PackagesDir}, log: c.Log}).setup(mgr),
 		mgr.Add(hook),
 	)
-}
-
-// wired is an engine with its ports.
-type wired struct {
-	engine    *engine.Engine
-	revisions revisionsPort
-	catalog   catalogPort
-}
-
-func wire(c client.Client, live client.Reader, realizer *hostsub.Realizer, clients *kafka.Clients) wired {
-	store := pki.Store{Client: c}
-	w := wired{
-		revisions: revisionsPort{client: c, live: live},
-		catalog:   catalogPort{client: c, hosts: realizer},
-	}
-	w.engine = &engine.Engine{
-		Kafka:     kafkaPort{clients: clients, pki: store},
-		Nodes:     nodesPort{client: c, live: live, hosts: realizer, seen: newSeenNodes()},
-		Catalog:   w.catalog,
-		Revisions: w.revisions, Certificates: certificatesPort{pki: store},
-		Fresh: randomIDs, Now: time.Now, CASecret: pki.TrustSecretName,
-	}
-	return w
 }
 
 // Preview says what a KafkaCluster would lead to, from the facts of now; nothing is done
