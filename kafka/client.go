@@ -22,6 +22,8 @@ type ClientConfig struct {
 	TLS *tls.Config
 	// ID shows in Kafka's logs and quotas; empty means castellan.
 	ID string
+	// Dial opens the connections; nil means the network.
+	Dial DialFunc
 }
 
 // Client is a user's connection: topics, producing, consuming. Its methods may be used at once by many.
@@ -40,16 +42,12 @@ func Dial(ctx context.Context, config ClientConfig) (*Client, error) {
 	if id == "" {
 		id = "castellan"
 	}
-	opts := []kgo.Opt{
+	opts := append([]kgo.Opt{
 		kgo.ClientID(id),
 		kgo.SoftwareNameAndVersion("castellan", "1"),
 		kgo.SeedBrokers(config.Brokers...),
-		kgo.DialTimeout(dialTimeout),
 		kgo.DisableClientMetrics(),
-	}
-	if config.TLS != nil {
-		opts = append(opts, kgo.DialTLSConfig(config.TLS))
-	}
+	}, dialing(config.Dial, config.TLS)...)
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Kafka at %v: %w", config.Brokers, err)

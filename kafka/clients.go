@@ -23,6 +23,8 @@ type Options struct {
 	Now func() time.Time
 	// Log gets what connecting and closing is worth saying; nil discards it.
 	Log *slog.Logger
+	// Dial opens the connections; nil means the network.
+	Dial DialFunc
 }
 
 // Clients holds the connections to clusters, one set for each, and closes what is no longer used.
@@ -112,7 +114,7 @@ func (c *Clients) acquire(name string, t Target) (*conn, func(), error) {
 		e = nil
 	}
 	if e == nil {
-		conn, err := dial(t)
+		conn, err := dial(t, c.opts.Dial)
 		if err != nil {
 			return nil, nil, fmt.Errorf("connect to the Kafka cluster %s: %w", name, err)
 		}
@@ -170,15 +172,15 @@ type conn struct {
 	controllers *endpoints
 }
 
-func dial(t Target) (*conn, error) {
+func dial(t Target, with DialFunc) (*conn, error) {
 	if err := t.validate(); err != nil {
 		return nil, err
 	}
-	brokers, err := newEndpoints("broker", t.Brokers, t)
+	brokers, err := newEndpoints("broker", t.Brokers, dialing(with, t.TLS))
 	if err != nil {
 		return nil, err
 	}
-	controllers, err := newEndpoints("controller", t.Controllers, t)
+	controllers, err := newEndpoints("controller", t.Controllers, dialing(with, t.TLS))
 	if err != nil {
 		brokers.close()
 		return nil, err
@@ -197,23 +199,19 @@ const (
 	answerTimeout = 3 * time.Second
 )
 
-func newEndpoints(kind string, addrs []string, t Target) (*endpoints, error) {
+func newEndpoints(kind string, addrs []string, dialing []kgo.Opt) (*endpoints, error) {
 	if len(addrs) == 0 {
 		return nil, nil //nolint:nilnil // no addresses, no endpoints; every method takes nil
 	}
-	opts := []kgo.Opt{
+	opts := append([]kgo.Opt{
 		kgo.ClientID("castellan-operator"),
 		kgo.SoftwareNameAndVersion("castellan", "1"),
 		kgo.SeedBrokers(addrs...),
-		kgo.DialTimeout(dialTimeout),
 		kgo.RequestTimeoutOverhead(10 * time.Second),
 		kgo.RequestRetries(2),
 		kgo.DisableClientMetrics(),
 		kgo.MetadataMaxAge(time.Hour),
-	}
-	if t.TLS != nil {
-		opts = append(opts, kgo.DialTLSConfig(t.TLS))
-	}
+	}, dialing...)
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("set up the client of %s listeners %v: %w", kind, addrs, err)
