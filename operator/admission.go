@@ -16,6 +16,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -36,9 +37,14 @@ const (
 type webhookServer struct {
 	client    client.Client
 	revisions revisionsPort
-	catalog   catalogPort
+	packages  func(context.Context) ([]api.Package, error) // nil where no hosts are served
 	address   string // host:port to listen on; port 0 picks a free one
 	log       *slog.Logger
+}
+
+// addAdmission has bad specs refused when they are applied.
+func addAdmission(mgr ctrl.Manager, c Config, revisions revisionsPort, packages func(context.Context) ([]api.Package, error)) error {
+	return mgr.Add(&webhookServer{client: mgr.GetClient(), revisions: revisions, packages: packages, address: c.WebhookAddress, log: c.Log})
 }
 
 // Start serves until ctx ends; it implements manager.Runnable.
@@ -170,8 +176,10 @@ func (w *webhookServer) problems(ctx context.Context, kc *api.KafkaCluster) ([]c
 		return nil, err
 	}
 	var catalog cluster.Catalog
-	if catalog.Packages, err = w.catalog.Packages(ctx); err != nil {
-		return nil, err
+	if w.packages != nil {
+		if catalog.Packages, err = w.packages(ctx); err != nil {
+			return nil, err
+		}
 	}
 	_, problems := cluster.Resolve(engine.Input(kc, revisions, catalog))
 	return problems, nil

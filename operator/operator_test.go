@@ -156,7 +156,7 @@ func (y *yard) startOperator() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	config := operator.Config{
-		API: y.account(), PackagesDir: y.store, LeaseNamespace: system, WebhookAddress: "127.0.0.1:0", MetricsAddress: "0",
+		API: y.account(), Substrates: []string{operator.SubstrateHost}, PackagesDir: y.store, LeaseNamespace: system, WebhookAddress: "127.0.0.1:0", MetricsAddress: "0",
 		Log: slog.New(slog.NewTextHandler(y.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	go func() { ended <- operator.Run(ctx, config) }()

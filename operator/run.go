@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,20 +22,33 @@ import (
 	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
-	"castellan.dev/castellan/packages"
 	hostsub "castellan.dev/castellan/substrate/host"
 )
 
 // leaseName is the operator's one Lease.
 const leaseName = "castellan-operator"
 
+// Substrates that an operator can serve.
+const (
+	SubstrateHost       = "host"
+	SubstrateKubernetes = "kubernetes"
+)
+
 // Config is what an operator is started with.
 type Config struct {
 	// API is the way to the API server.
 	API *rest.Config
-	// PackagesDir is the package store.
+	// Substrates are where nodes run, see [SubstrateHost] and [SubstrateKubernetes]. What
+	// belongs to another one is neither watched nor needs a right.
+	Substrates []string
+	// WatchNamespaces are the only namespaces whose clusters are served; none means all.
+	WatchNamespaces []string
+	// SupervisorImage is the image that a pod's `castellan node` is copied from.
+	SupervisorImage string
+	// PackagesDir is the package store, for hosts.
 	PackagesDir string
-	// LeaseNamespace holds the operator's one Lease.
+	// LeaseNamespace holds the operator's one Lease; in Kubernetes it is the operator's own
+	// namespace, where its webhook's Service and Secret are too.
 	LeaseNamespace string
 	// Identity is this operator's name in its Lease. One that is started again under the
 	// same name goes on at once, where another would wait until the Lease has ended: give
@@ -42,10 +56,20 @@ type Config struct {
 	Identity string
 	// WebhookAddress is host:port for admission; port 0 picks a free one.
 	WebhookAddress string
+	// WebhookService is the Service, in the LeaseNamespace, through which the API server
+	// asks for admission. Empty registers WebhookAddress itself.
+	WebhookService string
+	// WebhookProvided says that somebody else keeps the Secret of the Service's certificate
+	// and the caBundle of the ValidatingWebhookConfiguration, such as cert-manager.
+	WebhookProvided bool
+	// HealthAddress is host:port for /healthz and /readyz; "0" serves none.
+	HealthAddress string
 	// MetricsAddress is host:port for /metrics; "0" serves none.
 	MetricsAddress string
 	Log            *slog.Logger
 }
+
+func (c Config) serves(substrate string) bool { return slices.Contains(c.Substrates, substrate) }
 
 // Scheme knows every kind that the operator reads or writes.
 func Scheme() (*runtime.Scheme, error) {
@@ -105,21 +129,6 @@ func (c Config) lock(renew time.Duration) (resourcelock.Interface, error) { //no
 		return nil, fmt.Errorf("set up the Lease of the operator: %w", err)
 	}
 	return lock, nil
-}
-
-func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
-	realizer := hostsub.New(mgr.GetClient(), mgr.GetAPIReader())
-	w := wire(mgr.GetClient(), mgr.GetAPIReader(), realizer, clients)
-	recorder := mgr.GetEventRecorder("castellan-operator")
-	// Past the cache: a Package may stand in the same file, just before its cluster.
-	catalog := catalogPort{client: mgr.GetAPIReader(), hosts: realizer}
-	hook := &webhookServer{client: mgr.GetClient(), revisions: w.revisions, catalog: catalog, address: c.WebhookAddress, log: c.Log}
-	return errors.Join(
-		(&clusterReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), engine: w.engine, clients: clients, events: recorder, log: c.Log}).setup(mgr),
-		(&nodeReconciler{client: mgr.GetClient(), hosts: realizer, log: c.Log}).setup(mgr),
-		(&packageReconciler{client: mgr.GetClient(), store: &packages.Store{Dir: c.PackagesDir}, log: c.Log}).setup(mgr),
-		mgr.Add(hook),
-	)
 }
 
 // Preview says what a KafkaCluster would lead to, from the facts of now; nothing is done

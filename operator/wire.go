@@ -1,15 +1,38 @@
 package operator
 
 import (
+	"context"
+	"errors"
 	"time"
 
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
+	"castellan.dev/castellan/packages"
 	"castellan.dev/castellan/pki"
 	hostsub "castellan.dev/castellan/substrate/host"
 )
+
+// setup adds to the manager what the operator does.
+func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
+	realizer := hostsub.New(mgr.GetClient(), mgr.GetAPIReader())
+	w := wire(mgr.GetClient(), mgr.GetAPIReader(), realizer, clients)
+	recorder := mgr.GetEventRecorder("castellan-operator")
+	errs := []error{
+		(&clusterReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), engine: w.engine, clients: clients, events: recorder, log: c.Log}).setup(mgr),
+		(&nodeReconciler{client: mgr.GetClient(), hosts: realizer, log: c.Log}).setup(mgr),
+	}
+	var known func(context.Context) ([]api.Package, error)
+	if c.serves(SubstrateHost) {
+		errs = append(errs, (&packageReconciler{client: mgr.GetClient(), store: &packages.Store{Dir: c.PackagesDir}, log: c.Log}).setup(mgr))
+		// Past the cache: a Package may stand in the same file, just before its cluster.
+		known = catalogPort{client: mgr.GetAPIReader(), hosts: realizer}.Packages
+	}
+	return errors.Join(append(errs, addAdmission(mgr, c, w.revisions, known))...)
+}
 
 // wired is an engine with its ports.
 type wired struct {

@@ -14,7 +14,7 @@ import (
 )
 
 func (w wiring) operatorCommand() *cobra.Command {
-	c := operator.Config{Log: w.log}
+	c := operator.Config{Log: w.log, Substrates: []string{operator.SubstrateHost}}
 	cmd := &cobra.Command{
 		Use:   "operator",
 		Short: "Bring clusters to what their objects say",
