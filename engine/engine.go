@@ -35,9 +35,15 @@ type Engine struct {
 	Catalog      Catalog
 	Revisions    Revisions
 	Certificates Certificates
+	Shared       Shared
+	// Supervisor is the image that castellan node is copied from on Kubernetes.
+	Supervisor string
 	// Fresh draws random ids: one for a cluster and n for directories.
 	Fresh func(n int) plan.Fresh
 	Now   func() time.Time
+	// Reread reads a KafkaCluster from the API server; nil when what Pass is given comes from
+	// there. It is nil when there is none.
+	Reread func(ctx context.Context, kc *api.KafkaCluster) (*api.KafkaCluster, error)
 	// CASecret names the Secret with the trust of a cluster's TLS listeners.
 	CASecret func(cluster string) string
 }
@@ -55,37 +61,71 @@ type Result struct {
 }
 
 // Pass makes one pass over a cluster. A step that fails is told in the status; an error
-// means that the pass could not be made at all.
+// means that the pass could not be made at all. It looks at cached facts first: only where
+// something is to be done it reads again from the API server and decides anew.
 func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error) {
+	if kc.DeletionTimestamp == nil {
+		if result, done, err := e.look(ctx, kc, Cached); done || err != nil {
+			return result, err
+		}
+	}
+	if e.Reread != nil {
+		// A pass on an outdated spec could restart a node for a change that was taken back.
+		fresh, err := e.Reread(ctx, kc)
+		if err != nil {
+			return Result{}, fmt.Errorf("read KafkaCluster %s: %w", kc.Name, err)
+		}
+		if fresh == nil || fresh.UID != kc.UID {
+			return Result{}, fmt.Errorf("KafkaCluster %s is gone or another one now: the next event brings it", kc.Name)
+		}
+		kc = fresh
+	}
 	if kc.DeletionTimestamp != nil {
 		return e.remove(ctx, kc)
 	}
-	f, err := e.read(ctx, kc)
+	result, _, err := e.look(ctx, kc, Fresh)
+	return result, err
+}
+
+// look makes a pass on facts of a kind; done is false when cached ones ask for more than
+// to look.
+func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) (result Result, done bool, err error) {
+	f, err := e.read(ctx, kc, how)
 	if err != nil {
-		return Result{}, err
+		return Result{}, false, err
 	}
-	model, problems, rev, err := e.resolve(ctx, kc, &f)
-	if err != nil {
-		return Result{}, err
+	model, problems, rev, known, err := e.resolve(ctx, kc, &f, how)
+	if err != nil || !known {
+		return Result{}, false, err
 	}
 	in := health.Input{Generation: kc.Generation, Problems: append(problems, standingLoss(kc)...), CASecret: e.CASecret(kc.Name)}
 	if rev == nil {
-		return e.unresolved(ctx, kc, &f, in)
+		result, err := e.unresolved(ctx, kc, &f, in)
+		return result, true, err
 	}
+	model = plan.KeepSupervisors(model, f.nodes)
 	world, err := e.observe(ctx, kc, &f, rev, model)
 	if err != nil {
-		return Result{}, err
+		return Result{}, false, err
 	}
 	in.Resolved, in.Want, in.Have = true, model, world
 	in.Plan = plan.Compute(model, world, e.Now())
-	done, err := e.do(ctx, kc, rev, world, in.Plan.Steps)
-	if err == nil {
+	if how == Cached && (len(in.Plan.Steps) > 0 || e.prunable(&f)) {
+		return Result{}, false, nil
+	}
+	// Before any step: a budget that no longer holds must not outlive the decision.
+	if err := e.Shared.Apply(ctx, kc, model, f.nodes, in.Plan.Spare); err != nil {
+		in.Failed = fmt.Sprintf("Services and PodDisruptionBudget: %v", err)
+		return Result{Status: health.Status(in), Plan: in.Plan, Again: again(in)}, true, nil
+	}
+	steps, err := e.do(ctx, kc, rev, world, in.Plan.Steps)
+	if err == nil && how == Fresh {
 		err = e.prune(ctx, &f)
 	}
 	if err != nil {
 		in.Failed = err.Error()
 	}
-	return Result{Status: health.Status(in), Plan: in.Plan, Done: done, Again: again(in)}, nil
+	return Result{Status: health.Status(in), Plan: in.Plan, Done: steps, Again: again(in)}, true, nil
 }
 
 // again is when to look again without an event.
@@ -106,7 +146,7 @@ func again(in health.Input) time.Duration {
 	}
 }
 
-func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster) (facts, error) {
+func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster, how Freshness) (facts, error) {
 	var f facts
 	var err error
 	if f.catalog.Packages, err = e.Catalog.Packages(ctx); err != nil {
@@ -115,49 +155,62 @@ func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster) (facts, error) 
 	if f.hosts, f.catalog.Hosts, err = e.Catalog.Hosts(ctx); err != nil {
 		return f, fmt.Errorf("read the hosts: %w", err)
 	}
-	if f.revisions, err = e.Revisions.List(ctx, kc); err != nil {
+	if f.revisions, err = e.Revisions.List(ctx, kc, how); err != nil {
 		return f, fmt.Errorf("read the revisions of cluster %s: %w", kc.Name, err)
 	}
-	if f.nodes, err = e.Nodes.List(ctx, kc); err != nil {
+	if f.nodes, err = e.Nodes.List(ctx, kc, how); err != nil {
 		return f, fmt.Errorf("read the nodes of cluster %s: %w", kc.Name, err)
+	}
+	if f.shared, err = e.Shared.Observe(ctx, kc, how); err != nil {
+		return f, fmt.Errorf("read what cluster %s was given: %w", kc.Name, err)
 	}
 	return f, nil
 }
 
 // resolve accepts the newest spec, or falls back to the last accepted one. The revision is
-// nil when there is none.
-func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts) (cluster.Model, []cluster.Problem, *api.ClusterRevision, error) {
-	in := Input(kc, f.revisions, f.catalog)
-	in.NodeIDs = withNodes(in.NodeIDs, f.nodes)
-	model, problems := cluster.Resolve(in)
+// nil when there is none; known is false when cached facts do not suffice to tell.
+func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts, how Freshness) (model cluster.Model, problems []cluster.Problem, rev *api.ClusterRevision, known bool, err error) {
+	in := e.input(kc, f)
+	model, problems = cluster.Resolve(in)
 	latest := last(f.revisions)
 	if cluster.HasErrors(problems) {
 		if latest == nil {
-			return cluster.Model{}, problems, nil, nil
+			return cluster.Model{}, problems, nil, how == Fresh, nil
 		}
 		in.Spec, in.Accepted = latest.Spec.Cluster, nil
 		// Whether anything may run or change has nothing to do with what is wrong.
 		in.Spec.Paused, in.Spec.State = kc.Spec.Paused, kc.Spec.State
 		model, older := cluster.Resolve(in)
 		if cluster.HasErrors(older) {
-			return cluster.Model{}, append(problems, older...), nil, nil
+			return cluster.Model{}, append(problems, older...), nil, how == Fresh, nil
 		}
-		return model, problems, latest, nil
+		return model, problems, latest, true, nil
 	}
 	digest, err := specDigest(kc.Spec)
 	if err != nil {
-		return model, problems, nil, err
+		return model, problems, nil, false, err
 	}
 	if latest != nil && latest.Spec.Digest == digest {
-		return model, problems, latest, nil
+		return model, problems, latest, true, nil
 	}
-	rev := newRevision(kc, latest, model)
+	if how == Cached {
+		return model, problems, nil, false, nil
+	}
+	rev = newRevision(kc, latest, model)
 	rev.Spec.Digest = digest
 	if err := e.Revisions.Create(ctx, kc, rev); err != nil {
-		return model, problems, nil, fmt.Errorf("record revision %d of cluster %s: %w", rev.Spec.Number, kc.Name, err)
+		return model, problems, nil, false, fmt.Errorf("record revision %d of cluster %s: %w", rev.Spec.Number, kc.Name, err)
 	}
 	f.revisions = append(f.revisions, *rev)
-	return model, problems, rev, nil
+	return model, problems, rev, true, nil
+}
+
+// input is what Resolve looks at in a pass.
+func (e *Engine) input(kc *api.KafkaCluster, f *facts) cluster.Input {
+	in := Input(kc, f.revisions, f.catalog)
+	in.NodeIDs = withNodes(in.NodeIDs, f.nodes)
+	in.Supervisor = e.Supervisor
+	return in
 }
 
 // Input is what Resolve looks at for a KafkaCluster: the same for a pass, for admission
@@ -250,7 +303,7 @@ func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, re
 	}
 	w := plan.World{
 		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, OwnedKeys: rev.Spec.OwnedKeys,
-		Nodes: f.nodes, Hosts: f.hosts, Certificates: certificates,
+		Nodes: f.nodes, Hosts: f.hosts, Shared: f.shared, Certificates: certificates,
 		Fresh: e.Fresh(controllers), Accept: acceptedLosses(kc),
 	}
 	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
@@ -332,15 +385,19 @@ func acceptedLosses(kc *api.KafkaCluster) []int32 {
 
 // do does the steps in order and returns those that it did. The first that fails ends the
 // pass, because later ones may rest on it — but for new processes of nodes that are down
-// already: they rest on nothing, and may be the very fix that the failed step needs.
+// already: they rest on nothing, and may be the very fix that the failed step needs. The spec
+// of such a step holds what earlier steps on the same node decided, so these must be done.
 func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step) ([]plan.Step, error) {
 	var done []plan.Step
 	var failed error
+	left := map[int32]bool{} // nodes with a step that was not done
 	for _, step := range steps {
-		if failed != nil && !mendsDownNode(step) {
+		if failed != nil && (!mendsDownNode(step) || left[step.Node]) {
+			left[step.Node] = true
 			continue
 		}
 		if err := e.doOne(ctx, kc, rev, w, step); err != nil {
+			left[step.Node] = true
 			failed = errors.Join(failed, fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err))
 			continue
 		}
@@ -356,7 +413,7 @@ func mendsDownNode(s plan.Step) bool {
 
 func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, step plan.Step) error {
 	switch step.Kind {
-	case plan.CreateNode, plan.AnswerStorage, plan.UpdateProcess, plan.UpdateLive, plan.StopNode, plan.StartNode:
+	case plan.CreateNode, plan.AnswerStorage, plan.UpdateProcess, plan.UpdateLive, plan.ReplaceVolumes, plan.StopNode, plan.StartNode:
 		return e.Nodes.Write(ctx, kc, step.Spec)
 	case plan.DeleteNode:
 		return e.Nodes.Delete(ctx, kc, step.Node, false)
@@ -369,20 +426,14 @@ func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, rev *api.Clust
 	}
 }
 
+// prunable says whether prune would forget something.
+func (e *Engine) prunable(f *facts) bool {
+	return len(f.revisions) > keptRevisions && len(e.forgettable(f)) > 0
+}
+
 // prune forgets old revisions that no node names.
 func (e *Engine) prune(ctx context.Context, f *facts) error {
-	named := map[string]bool{}
-	for _, n := range f.nodes {
-		named[n.Spec.Revision] = true
-		if n.Spec.Change != nil {
-			named[n.Spec.Change.FromRevision] = true
-		}
-	}
-	for i := range max(0, len(f.revisions)-keptRevisions) {
-		rev := &f.revisions[i]
-		if named[rev.Name] {
-			continue
-		}
+	for _, rev := range e.forgettable(f) {
 		if err := e.Revisions.Delete(ctx, rev); err != nil {
 			return fmt.Errorf("prune revision %s: %w", rev.Name, err)
 		}
@@ -390,23 +441,39 @@ func (e *Engine) prune(ctx context.Context, f *facts) error {
 	return nil
 }
 
+func (e *Engine) forgettable(f *facts) []*api.ClusterRevision {
+	named := map[string]bool{}
+	for _, n := range f.nodes {
+		named[n.Spec.Revision] = true
+		if n.Spec.Change != nil {
+			named[n.Spec.Change.FromRevision] = true
+		}
+	}
+	var out []*api.ClusterRevision
+	for i := range max(0, len(f.revisions)-keptRevisions) {
+		if rev := &f.revisions[i]; !named[rev.Name] {
+			out = append(out, rev)
+		}
+	}
+	return out
+}
+
 // Preview computes the plan of a spec from the facts of now, and does and writes nothing.
 func (e *Engine) Preview(ctx context.Context, kc *api.KafkaCluster) (plan.Plan, []cluster.Problem, error) {
-	f, err := e.read(ctx, kc)
+	f, err := e.read(ctx, kc, Fresh)
 	if err != nil {
 		return plan.Plan{}, nil, err
 	}
-	resolved := Input(kc, f.revisions, f.catalog)
-	resolved.NodeIDs = withNodes(resolved.NodeIDs, f.nodes)
-	model, problems := cluster.Resolve(resolved)
+	model, problems := cluster.Resolve(e.input(kc, &f))
 	if cluster.HasErrors(problems) {
 		return plan.Plan{}, problems, nil
 	}
+	model = plan.KeepSupervisors(model, f.nodes)
 	latest := last(f.revisions)
 	rev := newRevision(kc, latest, model)
 	w := plan.World{
 		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, OwnedKeys: rev.Spec.OwnedKeys,
-		Nodes: f.nodes, Hosts: f.hosts, Accept: acceptedLosses(kc),
+		Nodes: f.nodes, Hosts: f.hosts, Shared: f.shared, Accept: acceptedLosses(kc),
 		Fresh: plan.Fresh{ClusterID: "(new)"},
 	}
 	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)

@@ -189,7 +189,7 @@ func deletion(t *testing.T, policy api.DeletionPolicy, withData bool) {
 	if !r.Gone {
 		t.Fatalf("not gone: %+v", r)
 	}
-	want := []string{"write node 100", "write node 101", "write node 0", "delete node 0", "delete node 100", "delete node 101", "delete orders-1"}
+	want := []string{"write node 100", "write node 101", "write node 0", "delete node 0", "delete node 100", "delete node 101", "delete orders-1", "delete what is shared"}
 	if withData {
 		want = append(want, "delete certificates")
 	}

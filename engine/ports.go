@@ -28,11 +28,21 @@ type Kafka interface {
 	Do(ctx context.Context, of *api.KafkaCluster, at Endpoints, step plan.Step) error
 }
 
-// Nodes reads and writes the KafkaNodes of a cluster. Reads are as fresh as the API
-// server: a stale answer could restart two nodes where one may go.
+// Freshness says from where facts are read.
+type Freshness bool
+
+// Cached facts come from watches and cost no request; they are good enough to see that
+// nothing is to be done. Whatever is done rests on Fresh ones, read from the API server in
+// the same pass: a stale answer could restart two nodes where one may go.
+const (
+	Cached Freshness = false
+	Fresh  Freshness = true
+)
+
+// Nodes reads and writes the KafkaNodes of a cluster.
 type Nodes interface {
 	// List returns the nodes with their facts.
-	List(ctx context.Context, of *api.KafkaCluster) ([]plan.Node, error)
+	List(ctx context.Context, of *api.KafkaCluster, how Freshness) ([]plan.Node, error)
 	// Write creates a node or replaces its spec, after claiming the ports that the spec names.
 	Write(ctx context.Context, of *api.KafkaCluster, spec *api.KafkaNodeSpec) error
 	// Delete begins the removal of a node; removeData says that its volumes go too.
@@ -48,7 +58,7 @@ type Catalog interface {
 // Revisions keeps the ClusterRevisions of a cluster.
 type Revisions interface {
 	// List returns them in ascending order of number.
-	List(ctx context.Context, of *api.KafkaCluster) ([]api.ClusterRevision, error)
+	List(ctx context.Context, of *api.KafkaCluster, how Freshness) ([]api.ClusterRevision, error)
 	Create(ctx context.Context, of *api.KafkaCluster, rev *api.ClusterRevision) error
 	// SetClusterID fills in the id of a revision that has none.
 	SetClusterID(ctx context.Context, rev *api.ClusterRevision, id string) error
@@ -62,10 +72,23 @@ type Certificates interface {
 	Delete(ctx context.Context, of *api.KafkaCluster) error
 }
 
+// Shared realizes what the nodes of a cluster have in common on Kubernetes: Services and
+// the PodDisruptionBudget. A cluster on hosts has nothing of the kind.
+type Shared interface {
+	// Observe reads what Kubernetes gave the cluster as a whole.
+	Observe(ctx context.Context, of *api.KafkaCluster, how Freshness) (plan.Shared, error)
+	// Apply makes the objects so at once, and writes nothing when they are so already. spare
+	// is plan.Plan.Spare.
+	Apply(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) error
+	// Delete removes the objects; withData also the claims that no node has any more.
+	Delete(ctx context.Context, of *api.KafkaCluster, withData bool) error
+}
+
 // facts are what a pass reads before it resolves.
 type facts struct {
 	catalog   cluster.Catalog
 	revisions []api.ClusterRevision
 	nodes     []plan.Node
 	hosts     []plan.Host
+	shared    plan.Shared
 }

@@ -15,7 +15,7 @@ import (
 // then their objects go, then what else was made for it. Data stays unless the spec says
 // Delete.
 func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, error) {
-	f, err := e.read(ctx, kc)
+	f, err := e.read(ctx, kc, Fresh)
 	if err != nil {
 		return Result{}, err
 	}
@@ -56,6 +56,9 @@ func (e *Engine) removeRest(ctx context.Context, kc *api.KafkaCluster, f *facts,
 		if err := e.Revisions.Delete(ctx, &f.revisions[i]); err != nil {
 			return Result{}, fmt.Errorf("remove revision %s: %w", f.revisions[i].Name, err)
 		}
+	}
+	if err := e.Shared.Delete(ctx, kc, removeData); err != nil {
+		return Result{}, fmt.Errorf("remove what the nodes of cluster %s shared: %w", kc.Name, err)
 	}
 	if removeData {
 		if err := e.Certificates.Delete(ctx, kc); err != nil {

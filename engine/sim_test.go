@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/core/sim"
@@ -32,6 +33,8 @@ type world struct {
 	writes []string
 	// certificates counts the certificates that are removed.
 	certificatesGone int
+	// spare is what the PodDisruptionBudget last said.
+	spare bool
 }
 
 func newWorld() *world {
@@ -54,7 +57,7 @@ func newWorld() *world {
 // engine is an engine as after a restart: it has nothing but its ports.
 func (w *world) engine() *engine.Engine {
 	return &engine.Engine{
-		Kafka: kafkaPort{w}, Nodes: nodesPort{w}, Catalog: catalogPort{w}, Revisions: revisionsPort{w}, Certificates: certificatesPort{w},
+		Kafka: kafkaPort{w}, Nodes: nodesPort{w}, Catalog: catalogPort{w}, Revisions: revisionsPort{w}, Certificates: certificatesPort{w}, Shared: sharedPort{w},
 		Fresh: func(int) plan.Fresh { return w.sim.See().Fresh }, Now: func() time.Time { return w.sim.Now },
 		CASecret: func(name string) string { return name + "-ca" },
 	}
@@ -116,7 +119,7 @@ func (k kafkaPort) Do(_ context.Context, _ *api.KafkaCluster, _ engine.Endpoints
 
 type nodesPort struct{ *world }
 
-func (n nodesPort) List(context.Context, *api.KafkaCluster) ([]plan.Node, error) {
+func (n nodesPort) List(context.Context, *api.KafkaCluster, engine.Freshness) ([]plan.Node, error) {
 	var nodes []plan.Node
 	return nodes, n.call("list nodes", func() error {
 		nodes = slices.DeleteFunc(n.sim.See().Nodes, func(x plan.Node) bool {
@@ -161,7 +164,7 @@ func (c catalogPort) Hosts(context.Context) (hosts []plan.Host, objects []api.Ho
 
 type revisionsPort struct{ *world }
 
-func (r revisionsPort) List(context.Context, *api.KafkaCluster) (list []api.ClusterRevision, err error) {
+func (r revisionsPort) List(context.Context, *api.KafkaCluster, engine.Freshness) (list []api.ClusterRevision, err error) {
 	err = r.call("list revisions", func() error {
 		for i := range r.revisions {
 			list = append(list, *r.revisions[i].DeepCopy())
@@ -203,6 +206,23 @@ func (c certificatesPort) Ensure(_ context.Context, _ *api.KafkaCluster, nodes [
 
 func (c certificatesPort) Delete(context.Context, *api.KafkaCluster) error {
 	return c.write("delete certificates", func() { c.certificatesGone++ })
+}
+
+type sharedPort struct{ *world }
+
+func (s sharedPort) Observe(context.Context, *api.KafkaCluster, engine.Freshness) (plan.Shared, error) {
+	return plan.Shared{}, s.call("observe what is shared", func() error { return nil })
+}
+
+func (s sharedPort) Apply(_ context.Context, _ *api.KafkaCluster, _ cluster.Model, _ []plan.Node, spare bool) error {
+	return s.call("apply what is shared", func() error {
+		s.spare = spare
+		return nil
+	})
+}
+
+func (s sharedPort) Delete(context.Context, *api.KafkaCluster, bool) error {
+	return s.write("delete what is shared", func() {})
 }
 
 func newCluster(pools ...api.Pool) *api.KafkaCluster {

@@ -47,6 +47,10 @@ type Node struct {
 	Dynamic map[string]string
 	Volumes []api.Volume
 	Hosts   api.HostPlacement
+	// Kubernetes says that the node is a pod.
+	Kubernetes bool
+	// Exposures that the node's listeners need; what only Kubernetes can give is empty.
+	Exposures []api.NodeExposure
 	// Ports that the node's listeners prefer, by listener name.
 	Ports map[string]int32
 }
@@ -100,7 +104,8 @@ type Input struct {
 	// NodeIDs are all ids ever given (from the newest ClusterRevision).
 	NodeIDs []api.PoolNodeIDs
 	Catalog Catalog
-	// Supervisor is the version of castellan node that new processes are pinned to.
+	// Supervisor is the version of castellan node that new processes are pinned to; on
+	// Kubernetes the image that it is copied from.
 	Supervisor string
 }
 

@@ -54,12 +54,13 @@ func (r *resolver) clusterWide(wide map[string]string) map[string]string {
 
 // node resolves one node: its pool, under its own override.
 func (r *resolver) node(p *api.Pool, id int32, wide map[string]string) Node {
-	jvm, resources, own := p.JVM, p.Resources, map[string]string{}
+	jvm, resources, own, image := p.JVM, p.Resources, map[string]string{}, ""
 	r.overlay(own, p.Config)
 	if i := slices.IndexFunc(p.Overrides, func(o api.NodeOverride) bool { return o.NodeID == id }); i >= 0 {
 		o := &p.Overrides[i]
 		r.overlay(own, o.Config)
 		jvm, resources = overridden(jvm, resources, o)
+		image = o.Image
 	}
 	roles := slices.Sorted(slices.Values(p.Roles))
 	n := Node{ID: id, Pool: p.Name, Roles: roles, Volumes: volumesOf(p), Ports: map[string]int32{}}
@@ -69,14 +70,18 @@ func (r *resolver) node(p *api.Pool, id int32, wide map[string]string) Node {
 	static, dynamic := r.split(n, wide, own)
 	n.Dynamic = dynamic
 	n.Process = api.ProcessSpec{
-		Version: r.spec.Version, Config: static, HeapBytes: heapOf(jvm, p), JVMOptions: jvm.Options,
+		Version: r.spec.Version, Config: static, HeapBytes: r.heapOf(jvm, resources, p), JVMOptions: jvm.Options,
 		Resources: resources, Layout: layout.Current,
 	}
 	for _, v := range n.Volumes {
 		n.Process.Volumes = append(n.Process.Volumes, v.Name)
 	}
 	r.listen(&n)
-	n.Process.Package, n.PackageWait = r.digest()
+	if r.kubernetes {
+		r.pod(&n, p, image)
+	} else {
+		n.Process.Package, n.PackageWait = r.digest()
+	}
 	return n
 }
 

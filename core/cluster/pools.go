@@ -18,6 +18,8 @@ const (
 	brokerHeap     int64 = 1 << 30
 	controllerHeap int64 = 512 << 20
 	smallestHeap   int64 = 128 << 20
+	// largestHeap is what half of a memory limit gives at most: Kafka lives on the page cache.
+	largestHeap int64 = 6 << 30
 )
 
 // pools checks every pool, counts roles and gives node ids.
@@ -81,6 +83,10 @@ func (r *resolver) shape(path string, p *api.Pool) bool {
 }
 
 func (r *resolver) placement(path string, p *api.Pool) {
+	if r.kubernetes {
+		r.podVolumes(path, p)
+		return
+	}
 	h := p.Placement.Hosts
 	if h == nil || h.Selector == nil {
 		return
@@ -116,8 +122,9 @@ func (r *resolver) jvm(path string, said, j api.JVM, resources corev1.ResourceRe
 	if said.Heap != nil && said.Heap.Value() < smallestHeap {
 		r.fail(path+".heap", fmt.Sprintf("%s is too small for Kafka", said.Heap), "use at least 128Mi, usually 1Gi or more")
 	}
-	if limit := resources.Limits.Memory(); !limit.IsZero() && heapOf(j, p) >= limit.Value() {
-		r.fail(path+".heap", fmt.Sprintf("the heap of %s leaves nothing of the memory limit of %s", resource.NewQuantity(heapOf(j, p), resource.BinarySI), limit), "keep the heap to about half of the limit")
+	heap := r.heapOf(j, resources, p)
+	if limit := resources.Limits.Memory(); !limit.IsZero() && heap >= limit.Value() {
+		r.fail(path+".heap", fmt.Sprintf("the heap of %s leaves nothing of the memory limit of %s", resource.NewQuantity(heap, resource.BinarySI), limit), "keep the heap to about half of the limit")
 	}
 }
 
@@ -144,6 +151,9 @@ func (r *resolver) overrides(i int) {
 		path := fmt.Sprintf("spec.pools[%d].overrides[%d]", i, j)
 		if !slices.Contains(ids, o.NodeID) {
 			r.fail(path+".nodeID", fmt.Sprintf("pool %s has no node %d", p.Name, o.NodeID), fmt.Sprintf("its nodes are %s", idWords(ids)))
+		}
+		if o.Image != "" && !r.kubernetes {
+			r.fail(path+".image", "hosts run Packages, not images", "leave it out")
 		}
 		if o.JVM == nil && o.Resources == nil {
 			continue
@@ -232,11 +242,15 @@ func (r *resolver) idsOf(pool string) []int32 {
 	return r.ids[i].IDs
 }
 
-// heapOf is the Java heap in bytes.
-func heapOf(j api.JVM, p *api.Pool) int64 {
+// heapOf is the Java heap in bytes: the given one, half of a pod's memory limit (the rest is
+// for the page cache and what Java needs beside its heap), or the role's default.
+func (r *resolver) heapOf(j api.JVM, resources corev1.ResourceRequirements, p *api.Pool) int64 {
+	limit := resources.Limits.Memory()
 	switch {
 	case j.Heap != nil:
 		return j.Heap.Value()
+	case r.kubernetes && !limit.IsZero():
+		return min(max(limit.Value()/2, smallestHeap), largestHeap)
 	case slices.Contains(p.Roles, api.RoleBroker):
 		return brokerHeap
 	default:

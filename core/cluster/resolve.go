@@ -15,11 +15,13 @@ import (
 // Resolve says what a spec means, and every problem with it at once. The Model is only
 // meaningful when no problem is an Error.
 func Resolve(in Input) (Model, []Problem) {
-	r := &resolver{in: in, spec: in.Spec}
+	r := &resolver{in: in, spec: in.Spec, kubernetes: onKubernetes(in.Spec.Pools)}
 	r.version()
+	r.substrate()
 	r.changes()
 	r.pools()
 	r.listeners()
+	r.exposures()
 	r.rollout()
 	if r.tableOK {
 		r.configuration()
@@ -40,6 +42,8 @@ type resolver struct {
 	in       Input
 	spec     api.KafkaClusterSpec
 	problems []Problem
+	// kubernetes says that the nodes are pods.
+	kubernetes bool
 
 	table       kconf.Table
 	tableOK     bool
@@ -66,6 +70,9 @@ func (r *resolver) version() {
 	if !r.tableOK {
 		r.fail("spec.version", fmt.Sprintf("Kafka %s is not supported", r.spec.Version), "supported are the releases of "+strings.Join(kconf.Versions(), ", ")+r.offered())
 		return
+	}
+	if r.kubernetes {
+		return // images take the place of packages
 	}
 	var fit []*api.Package
 	for i := range r.in.Catalog.Packages {
@@ -154,21 +161,30 @@ func (r *resolver) poolChange(old *api.Pool) {
 
 func (r *resolver) volumeChange(path string, p, old *api.Pool) {
 	now, before := volumesOf(p), volumesOf(old)
-	if len(now) != len(before) {
-		r.fail(path+".volumes", fmt.Sprintf("pool %s has %d volumes, and this version of Castellan neither adds nor removes volumes of existing nodes", p.Name, len(before)), "keep the list of volumes, or add another pool")
+	if len(now) < len(before) || len(now) > len(before) && !r.kubernetes {
+		r.fail(path+".volumes", fmt.Sprintf("pool %s has %d volumes, and this version of Castellan %s", p.Name, len(before), r.volumeLimits()), "keep the list of volumes, or add another pool")
 		return
 	}
 	for j := range before {
 		at := fmt.Sprintf("%s.volumes[%d]", path, j)
 		switch {
 		case now[j].Name != before[j].Name:
-			r.fail(at+".name", fmt.Sprintf("volume %s cannot become %s: its name is part of the data's path", before[j].Name, now[j].Name), "keep "+before[j].Name)
+			r.fail(at+".name", fmt.Sprintf("volume %s cannot become %s: its name is part of the data's path, and the first volume holds the metadata log", before[j].Name, now[j].Name), "keep "+before[j].Name+" in its place, and put new volumes at the end")
 		case now[j].Path != before[j].Path:
 			r.fail(at+".path", "the path of a volume with data cannot change", fmt.Sprintf("keep %q", before[j].Path))
+		case now[j].StorageClassName != before[j].StorageClassName:
+			r.fail(at+".storageClassName", fmt.Sprintf("the storage class of a volume with data cannot change from %q", before[j].StorageClassName), "keep it, or add another pool with the other class")
 		case now[j].Size != nil && before[j].Size != nil && now[j].Size.Cmp(*before[j].Size) < 0:
 			r.fail(at+".size", fmt.Sprintf("a volume cannot shrink from %s to %s", before[j].Size, now[j].Size), "use at least "+before[j].Size.String())
 		}
 	}
+}
+
+func (r *resolver) volumeLimits() string {
+	if r.kubernetes {
+		return "does not remove volumes of existing nodes"
+	}
+	return "neither adds nor removes volumes of existing nodes on hosts"
 }
 
 // rollout checks maxUnavailable.
@@ -216,7 +232,9 @@ func (r *resolver) listeners() {
 			r.fail(path+".name", fmt.Sprintf("there are two listeners named %s", l.Name), "give each its own name")
 		}
 		byName[l.Name] = true
-		if owner, preferred := preferredPort(l.Port); preferred {
+		if r.kubernetes {
+			r.podPort(path+".port", l.Port)
+		} else if owner, preferred := preferredPort(l.Port); preferred {
 			r.warn(path+".port", fmt.Sprintf("port %d is preferred by the listener %s of Castellan itself: where both meet on a host, this one gets a port of the host's range", l.Port, owner), "use another port, for example 9092")
 		}
 		if other, taken := byPort[l.Port]; taken {

@@ -378,7 +378,7 @@ func TestChanges(t *testing.T) {
 			},
 			[]string{
 				"Error spec.pools[1].volumes[0].size: a volume cannot shrink from 10Gi to 9Gi; use at least 10Gi",
-				"Error spec.pools[1].volumes[1].name: volume d1 cannot become d2: its name is part of the data's path; keep d1",
+				"Error spec.pools[1].volumes[1].name: volume d1 cannot become d2: its name is part of the data's path, and the first volume holds the metadata log; keep d1 in its place, and put new volumes at the end",
 			},
 		},
 		"a volume's path": {
@@ -387,7 +387,7 @@ func TestChanges(t *testing.T) {
 		},
 		"fewer volumes": {
 			func(s *api.KafkaClusterSpec) { s.Pools[1].Volumes = s.Pools[1].Volumes[:1] },
-			[]string{"Error spec.pools[1].volumes: pool brokers has 2 volumes, and this version of Castellan neither adds nor removes volumes of existing nodes; keep the list of volumes, or add another pool"},
+			[]string{"Error spec.pools[1].volumes: pool brokers has 2 volumes, and this version of Castellan neither adds nor removes volumes of existing nodes on hosts; keep the list of volumes, or add another pool"},
 		},
 		"a listener's port": {
 			func(s *api.KafkaClusterSpec) { s.Listeners[0].Port = 9095 },

@@ -19,10 +19,12 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p := newPass(want, have, now)
 	if want.Paused {
 		p.block(-1, "Paused", "spec.paused is true: nothing is changed until it is false", false)
+		p.plan.Spare = p.spare()
 		return p.plan
 	}
 	p.keepIdentities()
 	p.create()
+	p.replaceVolumes()
 	p.live()
 	p.storage()
 	if want.State == api.StateStopped {
@@ -34,6 +36,7 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p.configs()
 	p.roll()
 	p.leaders()
+	p.plan.Spare = p.spare()
 	return p.plan
 }
 
@@ -132,7 +135,7 @@ func (p *pass) keepIdentities() {
 		p.block(w.ID, "OtherNode", fmt.Sprintf("node %d is left as it is: %s; put the spec back, or give new nodes other ids", w.ID, why), true)
 		*w = cluster.Node{
 			ID: w.ID, Pool: n.Spec.Pool, Roles: n.Spec.Roles, Process: n.Spec.Process, Dynamic: n.Spec.Dynamic,
-			Volumes: w.Volumes, Hosts: w.Hosts, Ports: n.Spec.Ports,
+			Volumes: w.Volumes, Hosts: w.Hosts, Ports: n.Spec.Ports, Kubernetes: w.Kubernetes, Exposures: w.Exposures,
 		}
 	}
 }
@@ -144,13 +147,20 @@ func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 		return fmt.Sprintf("its roles cannot change from %v to %v", is.Roles, w.Roles)
 	case w.Pool != is.Pool:
 		return fmt.Sprintf("it belongs to pool %s, not to %s", is.Pool, w.Pool)
-	case !slices.Equal(w.Process.Volumes, is.Process.Volumes):
+	case w.Kubernetes != (is.Host == "" && is.Process.Image != ""):
+		return "it cannot move between hosts and Kubernetes"
+	case !slices.Equal(w.Process.Volumes, is.Process.Volumes) && !(w.Kubernetes && begins(w.Process.Volumes, is.Process.Volumes)):
 		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
 	case cluster.CompareVersions(cluster.ReleaseLine(w.Process.Version), cluster.ReleaseLine(is.Process.Version)) < 0:
 		return fmt.Sprintf("it was permitted to run %s, and going back to %s is not possible", is.Process.Version, w.Process.Version)
 	default:
 		return ""
 	}
+}
+
+// begins says whether a list begins with another.
+func begins(list, with []string) bool {
+	return len(list) >= len(with) && slices.Equal(list[:len(with)], with)
 }
 
 // live brings everything up to date that never restarts a node.
@@ -187,6 +197,7 @@ func (p *pass) live() {
 			maps.Copy(spec.Ports, ports)
 			why = append(why, "ports for new listeners")
 		}
+		why = append(why, p.livePod(n, &spec)...)
 		if len(why) > 0 {
 			p.write(UpdateLive, spec, strings.Join(why, "; "))
 		}
@@ -211,8 +222,8 @@ func (p *pass) missingPorts(n *Node) (map[string]int32, string) {
 			missing[name] = port
 		}
 	}
-	if len(missing) == 0 {
-		return nil, ""
+	if len(missing) == 0 || p.wanted[n.Spec.NodeID].Kubernetes {
+		return missing, "" // a pod has every port for itself
 	}
 	for i := range p.have.Hosts {
 		h := &p.have.Hosts[i]

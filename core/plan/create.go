@@ -81,6 +81,9 @@ func newPlacer(p *pass) *placer {
 
 // place decides where a node lives, or says why it cannot live anywhere.
 func (pl *placer) place(w *cluster.Node) (*api.KafkaNodeSpec, string) {
+	if w.Kubernetes {
+		return pl.p.podSpec(w), ""
+	}
 	if len(pl.hosts) == 0 {
 		return nil, fmt.Sprintf("node %d has no place: no Host is enrolled; start an agent on a machine (castellan up does so on this one)", w.ID)
 	}

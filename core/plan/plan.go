@@ -17,6 +17,9 @@ type Plan struct {
 	// Again is how long to wait at most before looking again without an event; zero
 	// means only the ordinary resync.
 	Again time.Duration
+	// Spare says that any one node could be stopped now without harm, whichever it is: the
+	// truth for a PodDisruptionBudget.
+	Spare bool
 }
 
 // Done says that nothing is to be done or waited for.
@@ -47,6 +50,7 @@ const (
 	RecordClusterID Kind = "RecordClusterID" // into the newest ClusterRevision
 	UpdateProcess   Kind = "UpdateProcess"   // the permission to restart
 	UpdateLive      Kind = "UpdateLive"      // everything of a node that never restarts it
+	ReplaceVolumes  Kind = "ReplaceVolumes"  // new claims in place of lost ones, which are kept
 	StopNode        Kind = "StopNode"        // state Stopped
 	StartNode       Kind = "StartNode"       // state Running
 	DeleteNode      Kind = "DeleteNode"      // remove the KafkaNode object; its data stays unless told
@@ -64,7 +68,7 @@ type Step struct {
 	Reason string
 
 	// Spec is the whole wanted KafkaNode spec (CreateNode, AnswerStorage, UpdateProcess,
-	// UpdateLive, StopNode, StartNode).
+	// UpdateLive, ReplaceVolumes, StopNode, StartNode).
 	Spec *api.KafkaNodeSpec
 	// ClusterID to record (RecordClusterID).
 	ClusterID string

@@ -60,6 +60,10 @@ func (p *pass) outdated() []*Node {
 			p.block(w.ID, "PackageNotReady", w.PackageWait, false)
 			continue
 		}
+		if wait := p.ungiven(n); wait != "" {
+			p.block(w.ID, "WaitingForAddress", wait, false)
+			continue
+		}
 		out = append(out, n)
 	}
 	slices.SortStableFunc(out, func(a, b *Node) int {
@@ -363,7 +367,7 @@ func (p *pass) mayStop(n *Node, impact *impact) *Block {
 	id, w := n.Spec.NodeID, p.wanted[n.Spec.NodeID]
 	if n.Status.State == api.NodeUnknown {
 		// The permission would be taken up at a moment that nobody can foresee.
-		return &Block{Node: id, Reason: "HostSilent", Message: fmt.Sprintf("node %d is changed when the agent of its host %s is heard again", id, n.Spec.Host)}
+		return &Block{Node: id, Reason: "HostSilent", Message: silentWords(n)}
 	}
 	if w.Controller() {
 		if p.changesVoters() {
@@ -383,6 +387,14 @@ func (p *pass) mayStop(n *Node, impact *impact) *Block {
 		return &Block{Node: id, Reason: "PartitionsAtRisk", Message: fmt.Sprintf("broker %d is not restarted now: it would take %s below min.insync.replicas or offline", id, names)}
 	}
 	return nil
+}
+
+// silentWords says what a node waits for of which nothing is heard.
+func silentWords(n *Node) string {
+	if n.Spec.Host == "" {
+		return fmt.Sprintf("node %d is changed when its machine is heard again (%s)", n.Spec.NodeID, nodeWord(n))
+	}
+	return fmt.Sprintf("node %d is changed when the agent of its host %s is heard again", n.Spec.NodeID, n.Spec.Host)
 }
 
 // quorumWithout says why stopping this controller would endanger the metadata quorum.
@@ -474,8 +486,11 @@ func changeReason(old, now api.ProcessSpec) string {
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
 	if old.Version != now.Version {
 		add("version %s to %s", old.Version, now.Version)
-	} else if old.Package != now.Package || old.Image != now.Image {
+	} else if old.Package != now.Package {
 		add("other package of the same version")
+	}
+	if old.Image != now.Image && old.Version == now.Version {
+		add("image %s to %s", old.Image, now.Image)
 	}
 	for _, key := range changedKeys(old.Config, now.Config) {
 		add("config %s", key)
@@ -497,6 +512,9 @@ func changeReason(old, now api.ProcessSpec) string {
 	}
 	if old.Supervisor != now.Supervisor {
 		add("supervisor %s to %s", old.Supervisor, now.Supervisor)
+	}
+	if !samePod(old.Pod, now.Pod) {
+		add("placement")
 	}
 	if len(why) == 0 {
 		add("resources")

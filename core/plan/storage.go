@@ -184,9 +184,13 @@ func (p *pass) confirmBootstrap() {
 		if !allVolumes(n, api.VolumeFormatted) || metadataDirectory(n) == "" {
 			continue
 		}
+		noted := p.noteDirectories(n, &spec)
 		switch {
 		case spec.Storage == nil: // its object was deleted by hand and made again
 			spec.Storage = &api.StorageAnswer{}
+		case spec.Storage.Answer != api.StorageBootstrap && noted:
+			p.write(UpdateLive, spec, "the ids of its log directories are noted")
+			continue
 		case spec.Storage.Answer != api.StorageBootstrap:
 			continue
 		}
@@ -250,7 +254,11 @@ func (p *pass) answerOne(n *Node, id string) {
 		p.write(AnswerStorage, spec, "the disks carry the data of this cluster and this node")
 		return
 	}
-	if !p.mayJoin(n, w) {
+	if bad := p.addedVolumes(n, id); bad != "" {
+		p.block(w.ID, "ForeignData", bad, true)
+		return
+	}
+	if !p.onlyAdded(n) && !p.mayJoin(n, w) {
 		return
 	}
 	spec.ClusterID = id

@@ -28,6 +28,16 @@ type World struct {
 	// Accept lists node ids whose loss of data a user has accepted (annotation
 	// castellan.dev/accept-data-loss on the KafkaCluster).
 	Accept []int32
+	// Shared is what Kubernetes gave the cluster as a whole; empty on hosts.
+	Shared Shared
+}
+
+// Shared is what Kubernetes gave a cluster as a whole.
+type Shared struct {
+	// Claims are the newest PersistentVolumeClaims that exist, by node id and volume.
+	Claims map[int32]map[string]string
+	// Bootstrap is what the bootstrap Services of exposed listeners were given, by listener.
+	Bootstrap map[string]api.ExposureStatus
 }
 
 // Fresh are random ids drawn by the shell for this pass.
@@ -42,6 +52,9 @@ type Node struct {
 	Status api.KafkaNodeStatus
 	// Rack of the node.
 	Rack string
+	// ReplaceAsked is a user's word that the node's volumes are lost for good: a token that
+	// differs from spec.replaced asks for new ones.
+	ReplaceAsked string
 }
 
 // Host is a Host with what is claimed on it.
