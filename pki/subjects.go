@@ -19,6 +19,8 @@ type Node struct {
 	Address string
 	// HostName of its machine, when that is known and a DNS name.
 	HostName string
+	// Names are further addresses under which clients reach it.
+	Names []string
 }
 
 // NodeRequest asks for the certificate of a node: CN=castellan-node-<id>,O=castellan.
@@ -29,6 +31,9 @@ func NodeRequest(n Node) Request {
 		Usage:        UsageClient | UsageServer,
 	}
 	for _, name := range []string{n.Address, "localhost", "127.0.0.1", n.HostName} {
+		req.addName(name)
+	}
+	for _, name := range n.Names {
 		req.addName(name)
 	}
 	return req

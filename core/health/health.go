@@ -14,6 +14,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/kube"
 	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/core/plan"
 )
@@ -227,7 +228,7 @@ func firstBlock(p plan.Plan, stalled bool) *plan.Block {
 func stepWords(s plan.Step) string {
 	verb, ok := map[plan.Kind]string{
 		plan.CreateNode: "creating node", plan.AnswerStorage: "answering for the disks of node", plan.UpdateProcess: "restarting node",
-		plan.UpdateLive: "updating node", plan.StopNode: "stopping node", plan.StartNode: "starting node", plan.DeleteNode: "removing node",
+		plan.UpdateLive: "updating node", plan.ReplaceVolumes: "replacing the volumes of node", plan.StopNode: "stopping node", plan.StartNode: "starting node", plan.DeleteNode: "removing node",
 		plan.AddVoter: "adding voter", plan.RemoveVoter: "removing voter",
 	}[s.Kind]
 	if !ok {
@@ -342,6 +343,12 @@ func quorum(k plan.Kafka) *api.QuorumStatus {
 func listeners(in Input) []api.ListenerStatus {
 	var out []api.ListenerStatus
 	for _, l := range in.Want.Listeners {
+		if slices.ContainsFunc(in.Want.Nodes, func(n cluster.Node) bool { return n.Kubernetes }) {
+			if at := podListener(in, l); at != "" {
+				out = append(out, listener(in, l, at))
+			}
+			continue
+		}
 		addresses := map[string]bool{}
 		for i := range in.Have.Nodes {
 			s := &in.Have.Nodes[i].Spec
@@ -352,11 +359,56 @@ func listeners(in Input) []api.ListenerStatus {
 		if len(addresses) == 0 {
 			continue
 		}
-		st := api.ListenerStatus{Name: l.Name, BootstrapServers: strings.Join(slices.Sorted(maps.Keys(addresses)), ",")}
-		if l.TLS != nil {
-			st.CASecretRef = &corev1.LocalObjectReference{Name: in.CASecret}
-		}
-		out = append(out, st)
+		out = append(out, listener(in, l, strings.Join(slices.Sorted(maps.Keys(addresses)), ",")))
 	}
 	return out
+}
+
+func listener(in Input, l api.Listener, at string) api.ListenerStatus {
+	st := api.ListenerStatus{Name: l.Name, BootstrapServers: at}
+	if l.TLS != nil {
+		st.CASecretRef = &corev1.LocalObjectReference{Name: in.CASecret}
+	}
+	return st
+}
+
+// podListener is where clients begin with a listener of pods; empty while that is not known.
+func podListener(in Input, l api.Listener) string {
+	host, _ := cluster.FillBootstrap(in.Want.Namespace, in.Want.Name, l)
+	given := in.Have.Shared.Bootstrap[l.Name]
+	switch l.Exposure.Type {
+	case api.ExposureNodePort:
+		return nodePorts(in, l, host, given.NodePort)
+	case api.ExposureLoadBalancer:
+		if host == "" {
+			host = given.Address
+		}
+		if host == "" {
+			return ""
+		}
+		return layout.HostPort(host, l.Port)
+	default:
+		return layout.HostPort(kube.BootstrapAddress(in.Want.Namespace, in.Want.Name), l.Port)
+	}
+}
+
+// nodePorts are the machines that run brokers, each with the port to begin with.
+func nodePorts(in Input, l api.Listener, host string, port int32) string {
+	if port == 0 {
+		return ""
+	}
+	if host != "" {
+		return layout.HostPort(host, port)
+	}
+	kind := string(l.Exposure.AddressType)
+	if kind == "" {
+		kind = string(corev1.NodeInternalIP)
+	}
+	addresses := map[string]bool{}
+	for i := range in.Have.Nodes {
+		if at := in.Have.Nodes[i].Status.Placement; at != nil && at.Addresses[kind] != "" && slices.Contains(in.Have.Nodes[i].Spec.Roles, api.RoleBroker) {
+			addresses[layout.HostPort(at.Addresses[kind], port)] = true
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(addresses)), ",")
 }

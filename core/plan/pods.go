@@ -131,6 +131,19 @@ func sameExposure(a, b api.NodeExposure) bool {
 		a.LoadBalancerClass == b.LoadBalancerClass && a.NodePort == b.NodePort && a.Address == b.Address && a.BootstrapNodePort == b.BootstrapNodePort
 }
 
+// bootstrapAddresses names load balancers to begin with that have no address yet.
+func (p *pass) bootstrapAddresses() {
+	if !slices.ContainsFunc(p.want.Nodes, func(n cluster.Node) bool { return n.Kubernetes }) {
+		return
+	}
+	for _, l := range p.want.Listeners {
+		if l.Exposure.Type == api.ExposureLoadBalancer && l.Exposure.BootstrapHost == "" && p.have.Shared.Bootstrap[l.Name].Address == "" {
+			p.block(-1, "WaitingForAddress", fmt.Sprintf("waiting for an address of Service %s (listener %s); if none comes, look at the Service and at what provides load balancers here",
+				kube.BootstrapExposure(p.want.Name, l.Name), l.Name), false)
+		}
+	}
+}
+
 // ungiven says which address a running broker would wait for in vain if it restarted now.
 func (p *pass) ungiven(n *Node) string {
 	for _, e := range p.spec(n.Spec.NodeID).Exposures {
