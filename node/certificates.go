@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -49,7 +50,7 @@ func (i identity) config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{i.pair}, RootCAs: i.trust}
 }
 
-func (s *supervisor) tlsPath(name string) string { return s.path(layout.TLSDir + "/" + name) }
+func (s *supervisor) tlsPath(name string) string { return filepath.Join(s.tlsDir(), name) }
 
 // checkIdentity says why Kafka could not start with these certificates; it checks itself
 // with a handshake at its start.

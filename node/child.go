@@ -27,6 +27,8 @@ type command struct {
 	env    []string
 	dir    string
 	output io.Writer
+	// stdout gets the standard output where that is not to go to output.
+	stdout io.Writer
 	// held files stay open, and locked, as long as the child lives.
 	held []*os.File
 }
@@ -38,6 +40,9 @@ const outputWait = 2 * time.Second
 func start(c command) (*child, error) {
 	cmd := exec.Command(c.path, c.args...) //nolint:gosec,noctx // ended by the stop rule, not by a context
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = c.env, c.dir, c.output, c.output
+	if c.stdout != nil {
+		cmd.Stdout = c.stdout
+	}
 	cmd.ExtraFiles = c.held
 	cmd.WaitDelay = outputWait
 	// It stays in the supervisor's process group: who kills the group kills both.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 )
@@ -74,6 +75,17 @@ func (c *console) Close() error {
 		return nil
 	}
 	return c.file.Close()
+}
+
+// tee is a console that is also shown. Who does not look must not end Kafka either.
+type tee struct {
+	console *console
+	shown   io.Writer
+}
+
+func (t tee) Write(p []byte) (int, error) {
+	_, _ = t.shown.Write(p)
+	return t.console.Write(p)
 }
 
 // lockedBuffer keeps the beginning of what a tool prints.

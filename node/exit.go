@@ -1,7 +1,10 @@
 package node
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -139,8 +142,58 @@ func (l *logReader) lines() []string {
 // leave writes the termination message and returns its code.
 func (s *supervisor) leave(status api.ExitStatus) int {
 	status.At = metav1.NewTime(s.config.now())
-	if err := writeJSON(s.path(layout.TerminationMessageFile), status); err != nil {
+	if err := s.writeTermination(status); err != nil {
 		s.log.Error("leave the termination message", errorAttr(err))
 	}
 	return int(status.Code)
+}
+
+// maxTermination is how much of a container's termination message the kubelet reads.
+const maxTermination = 4096
+
+func (s *supervisor) writeTermination(status api.ExitStatus) error {
+	file := s.path(layout.TerminationMessageFile)
+	if s.config.Pod == nil {
+		return writeJSON(file, status)
+	}
+	data, err := fit(status, maxTermination)
+	if err != nil {
+		return err
+	}
+	return writeSynced(file, data) // the kubelet has mounted it: it cannot be replaced
+}
+
+// clearTermination forgets how the last run ended.
+func (s *supervisor) clearTermination() error {
+	file := s.path(layout.TerminationMessageFile)
+	if s.config.Pod != nil {
+		return writeSynced(file, nil)
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// fit is the status as JSON of at most so many bytes: first the oldest lines of the log go,
+// then the end of the message.
+func fit(status api.ExitStatus, most int) ([]byte, error) {
+	for {
+		data, err := json.Marshal(status)
+		if err != nil {
+			return nil, fmt.Errorf("write the termination message: %w", err)
+		}
+		over := len(data) - most
+		switch {
+		case over <= 0:
+			return data, nil
+		case status.LogTail != "":
+			// What stands for a byte in JSON has one or more: this may take a few rounds.
+			status.LogTail = strings.ToValidUTF8(status.LogTail[min(len(status.LogTail), max(1, over/6)):], "")
+		case status.Message != "":
+			status.Message = strings.ToValidUTF8(status.Message[:max(0, len(status.Message)-max(1, over/6))], "")
+		default:
+			return nil, fmt.Errorf("write the termination message: it does not fit into %d bytes", most)
+		}
+	}
 }

@@ -39,9 +39,13 @@ const (
 	ReasonWaitingForStorage      = "WaitingForStorage"
 	ReasonWaitingForCertificates = "WaitingForCertificates"
 	ReasonWaitingForControllers  = "WaitingForControllers"
+	ReasonWaitingForPlacement    = "WaitingForPlacement"
+	ReasonWaitingForAddress      = "WaitingForAddress"
 	ReasonStarting               = "Starting"
 	ReasonLogRecovery            = "LogRecovery"
 	ReasonNotResponding          = "NotResponding"
+	// ReasonNotInSync stands only in the answer to a kubelet's question for readiness.
+	ReasonNotInSync = "NotInSync"
 
 	ReasonStopped     = "Stopped"
 	ReasonKafkaExited = "KafkaExited"

@@ -66,7 +66,7 @@ func syncPath(path string) (err error) {
 // live reads the live file; a missing one says nothing yet.
 func (s *supervisor) live() (layout.Live, error) {
 	var l layout.Live
-	err := readJSON(s.path(layout.LiveFile), &l)
+	err := readJSON(s.liveFile(), &l)
 	if errors.Is(err, fs.ErrNotExist) {
 		return layout.Live{}, nil
 	}

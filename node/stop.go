@@ -25,7 +25,7 @@ const (
 // had to be killed, or "" when it ended by itself.
 func (s *supervisor) stop(ctx context.Context, jvm *child) string {
 	s.report.set(func(r *layout.Report) {
-		r.State, r.Ready, r.Reason, r.Message = api.NodeStopping, false, "Stopping", fmt.Sprintf("controlled shutdown, at most %s", s.config.StopGrace)
+		r.State, r.Ready, r.InSync, r.Reason, r.Message = api.NodeStopping, false, false, "Stopping", fmt.Sprintf("controlled shutdown, at most %s", s.config.StopGrace)
 	})
 	s.log.InfoContext(ctx, "stop Kafka", slog.String("grace", s.config.StopGrace.String()))
 	if err := jvm.signal(syscall.SIGTERM); err != nil {

@@ -29,6 +29,8 @@ type Config struct {
 	Archive string
 	// StopGrace between SIGTERM and SIGKILL; 0 means 120 seconds.
 	StopGrace time.Duration
+	// Pod is set when the node is a pod, and nil on a host.
+	Pod *Pod
 	// Env is the environment; nil means that of this process.
 	Env []string
 	Log *slog.Logger
@@ -79,6 +81,8 @@ type supervisor struct {
 	held      []*os.File
 	asked     atomic.Bool // to stop
 	wasReady  bool        // the watcher's
+	landed    landing     // a pod's
+	kept      *api.NodePlacement
 }
 
 // Run supervises one Kafka process until it ends, and returns the exit code of `castellan
@@ -87,6 +91,7 @@ type supervisor struct {
 func Run(ctx context.Context, c Config) int {
 	c = c.withDefaults()
 	s := &supervisor{config: c, log: c.Log}
+	s.report.clock = c.Now
 	var err error
 	if s.dir, err = filepath.Abs(c.Dir); err == nil {
 		s.archive, err = filepath.Abs(c.Archive)
@@ -117,21 +122,17 @@ func (s *supervisor) release() {
 func (s *supervisor) stopping() bool { return s.asked.Load() }
 
 func (s *supervisor) run(ctx context.Context) int {
-	if err := os.Remove(s.path(layout.TerminationMessageFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.clearTermination(); err != nil {
 		s.log.WarnContext(ctx, "remove the termination message of the last run", errorAttr(err))
 	}
 	s.report.set(func(r *layout.Report) {
 		r.State, r.Reason, r.Message = api.NodePending, ReasonStarting, "checking the host and the disks"
 	})
-	endpoint, err := s.serve(ctx)
+	endpoints, err := s.open(ctx)
 	if err != nil {
 		return s.fail(ctx, err)
 	}
-	defer func() {
-		if err := endpoint.close(ctx); err != nil {
-			s.log.WarnContext(ctx, "close the supervisor's socket", errorAttr(err))
-		}
-	}()
+	defer closeAll(ctx, s.log, endpoints)
 	options, err := s.prepare(ctx)
 	if err != nil {
 		return s.fail(ctx, err)
@@ -169,7 +170,7 @@ func (s *supervisor) prepare(ctx context.Context) ([]string, error) {
 	if err := checkPorts(ctx, s.listeners); err != nil {
 		return nil, err
 	}
-	for _, wait := range []func(context.Context) error{s.awaitCertificates, s.storage, s.awaitControllers} {
+	for _, wait := range []func(context.Context) error{s.awaitCertificates, s.storage, s.awaitControllers, s.settle} {
 		if err := wait(ctx); err != nil {
 			return nil, err
 		}
@@ -181,8 +182,8 @@ func (s *supervisor) prepare(ctx context.Context) ([]string, error) {
 }
 
 func (s *supervisor) readStatic() error {
-	if err := readJSON(s.path(layout.StaticFile), &s.static); err != nil {
-		return fail(ExitFiles, ReasonBadFiles, "%v: castellan node runs in the folder that the agent prepared", err)
+	if err := readJSON(s.staticFile(), &s.static); err != nil {
+		return fail(ExitFiles, ReasonBadFiles, "%v: castellan node runs where the agent, or the pod's template, has put its files", err)
 	}
 	s.report.set(func(r *layout.Report) {
 		r.ProcessHash, r.Version = layout.ProcessHash(s.static.Process), s.static.Process.Version
@@ -199,7 +200,7 @@ func (s *supervisor) readStatic() error {
 }
 
 func (s *supervisor) facts() layout.Facts {
-	return layout.Facts{TLSDir: s.path(layout.TLSDir), SSLEngine: sslengine.Class}
+	return layout.Facts{TLSDir: s.tlsDir(), SSLEngine: sslengine.Class, Advertised: s.landed.advertised}
 }
 
 // options also writes what the virtual machine and the format tool find through them.
@@ -208,7 +209,11 @@ func (s *supervisor) options() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := layout.JVMOptions(s.static)
+	jvmOptions, logging := layout.JVMOptions, layout.Logging(s.static.Process.Version)
+	if s.config.Pod != nil {
+		jvmOptions, logging = layout.PodJVMOptions, layout.PodLogging(s.static.Process.Version)
+	}
+	options, err := jvmOptions(s.static)
 	if err != nil {
 		return nil, fail(ExitConfig, ReasonBadConfig, "%v", err)
 	}
@@ -220,7 +225,11 @@ func (s *supervisor) options() ([]string, error) {
 	if err := replaceFile(s.path(engineJar), sslengine.Jar()); err != nil {
 		return nil, err
 	}
-	logging := layout.Logging(s.static.Process.Version)
+	if s.config.Pod != nil {
+		if err := replaceFile(s.path(layout.SecurityFile), []byte(layout.PodSecurity())); err != nil {
+			return nil, err
+		}
+	}
 	if err := replaceFile(s.path(logging.Name), []byte(logging.Content)); err != nil {
 		return nil, err
 	}
@@ -248,36 +257,41 @@ func (s *supervisor) lockVolumes(ctx context.Context) error {
 // awaitCertificates waits until Kafka could start with the certificates: without them its
 // own check at the start fails.
 func (s *supervisor) awaitCertificates(ctx context.Context) error {
-	return s.await(ctx, ReasonWaitingForCertificates, func() error {
+	return s.await(ctx, func() *waiting {
 		own, err := s.readIdentity()
-		if err != nil {
-			return err
+		if err == nil {
+			err = own.checkIdentity(s.static.Address, s.config.now())
 		}
-		return own.checkIdentity(s.static.Address, s.config.now())
-	})
-}
-
-func (s *supervisor) awaitControllers(ctx context.Context) error {
-	return s.await(ctx, ReasonWaitingForControllers, func() error {
-		live, err := s.live()
 		if err != nil {
-			return err
-		}
-		if len(live.BootstrapControllers) == 0 {
-			return errors.New("no controller's address is known yet")
+			return &waiting{ReasonWaitingForCertificates, err.Error()}
 		}
 		return nil
 	})
 }
 
-func (s *supervisor) await(ctx context.Context, reason string, check func() error) error {
+func (s *supervisor) awaitControllers(ctx context.Context) error {
+	return s.await(ctx, func() *waiting {
+		live, err := s.live()
+		switch {
+		case err != nil:
+			return &waiting{ReasonWaitingForControllers, err.Error()}
+		case len(live.BootstrapControllers) == 0:
+			return &waiting{ReasonWaitingForControllers, "no controller's address is known yet"}
+		default:
+			return nil
+		}
+	})
+}
+
+// await looks until nothing is waited for.
+func (s *supervisor) await(ctx context.Context, look func() *waiting) error {
 	for {
-		err := check()
-		if err == nil {
+		wait := look()
+		if wait == nil {
 			return nil
 		}
 		s.report.set(func(r *layout.Report) {
-			r.State, r.Reason, r.Message = api.NodePending, reason, fmt.Sprintf("waiting: %v", err)
+			r.State, r.Reason, r.Message = api.NodePending, wait.reason, "waiting: "+wait.message
 		})
 		if !pause(ctx, waitPoll) {
 			return ctx.Err()
@@ -289,6 +303,9 @@ func (s *supervisor) render() error {
 	live, err := s.live()
 	if err != nil {
 		return fail(ExitFiles, ReasonBadFiles, "%v", err)
+	}
+	if s.config.Pod != nil {
+		live.Rack = s.landed.rack // that of the machine, which nobody knew before
 	}
 	properties, err := layout.Properties(s.static, live, s.facts())
 	if err != nil {
@@ -342,11 +359,15 @@ func (s *supervisor) supervise(ctx context.Context, options []string) int {
 	}
 	defer console.Close() //nolint:errcheck // it is written through
 	server, printed := readLog(s.path(layout.LogDir+"/"+layout.ServerLog)), readLog(console.path)
-	jvm, err := start(command{
+	run := command{
 		path: s.java,
 		args: append(options, "kafka.Kafka", s.path(layout.PropertiesFile)),
 		env:  javaEnv(s.config.Env), dir: s.dir, output: console, held: s.held,
-	})
+	}
+	if s.config.Pod != nil {
+		run.stdout, run.output = s.config.Pod.Stdout, tee{console, s.config.Pod.Stdout}
+	}
+	jvm, err := start(run)
 	if err != nil {
 		return s.fail(ctx, err)
 	}
@@ -369,7 +390,7 @@ func (s *supervisor) supervise(ctx context.Context, options []string) int {
 	status := describe(end)
 	s.log.InfoContext(ctx, "Kafka ended", slog.Int("code", end.code), slog.String("reason", status.Reason), slog.String("message", status.Message))
 	s.report.set(func(r *layout.Report) {
-		r.State, r.Ready, r.Reason, r.Message, r.PID = api.NodeFailed, false, status.Reason, status.Message, 0
+		r.State, r.Ready, r.InSync, r.Reason, r.Message, r.PID = api.NodeFailed, false, false, status.Reason, status.Message, 0
 		if end.asked {
 			r.State = api.NodeStopped
 		}

@@ -85,7 +85,12 @@ func worthless(name string) bool { return name == ".lock" || name == ".kafka_cle
 
 // expectedBeside a log directory in an empty volume.
 func expectedBeside(name string) bool {
-	return name == "lost+found" || name == layout.LogFolder || name == layout.LogFolder+formatting
+	switch name {
+	case "lost+found", layout.LogFolder, layout.LogFolder + formatting, placementFile, placementFile + ".new":
+		return true
+	default:
+		return false
+	}
 }
 
 func some(names []string) string {

@@ -19,6 +19,11 @@ const (
 	probeTimeout = 4 * time.Second
 	// silentAfter is how many questions in a row a ready node may leave unanswered.
 	silentAfter = 3
+	// How often a pod's replicas are looked at until they are in sync, and then. Where that
+	// takes long it is asked for accordingly less.
+	outOfSyncEvery = 2 * time.Second
+	inSyncEvery    = 30 * time.Second
+	syncShare      = 20
 )
 
 // watcher says how the running Kafka is: ready or why not, and which certificate it serves.
@@ -33,6 +38,7 @@ type watcher struct {
 	// unseen is true until the listeners were seen to serve the files' certificate.
 	unseen bool
 	next   time.Time
+	sync   time.Time // the next look at the replicas
 	silent int
 	log    *logReader
 }
@@ -53,6 +59,10 @@ func (w *watcher) run(ctx context.Context) {
 			if w.s.report.get().Ready {
 				w.next = now.Add(readyEvery)
 			}
+		}
+		if w.s.config.Pod != nil {
+			w.replicas(ctx)
+			w.s.keepPlacement(ctx)
 		}
 		if !pause(ctx, watchEvery) {
 			return
@@ -125,6 +135,32 @@ func (w *watcher) ask(ctx context.Context) {
 	w.tell(health.Ready, health.Reason, health.Message)
 }
 
+// replicas looks whether a ready pod's replicas are in sync.
+func (w *watcher) replicas(ctx context.Context) {
+	now := w.s.config.now()
+	switch {
+	case w.probe == nil || !w.s.report.get().Ready:
+		w.sync = time.Time{}
+		return
+	case now.Before(w.sync):
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	found, err := w.probe.InSync(ctx)
+	every := outOfSyncEvery
+	switch {
+	case err != nil: // the question for its health says it, should it last
+	case found.OutOfSync > 0:
+		w.s.report.setSync(false, fmt.Sprintf("%d of %d replicas of this broker are not in the ISR, %s for one", found.OutOfSync, found.Replicas, found.Example))
+	default:
+		w.s.report.setSync(true, "")
+		every = inSyncEvery
+	}
+	took := w.s.config.now().Sub(now)
+	w.sync = now.Add(max(every, syncShare*took))
+}
+
 // unanswered takes a ready node's readiness away only after several questions in a row.
 func (w *watcher) unanswered(err error) {
 	w.silent++
@@ -139,6 +175,9 @@ func (w *watcher) unanswered(err error) {
 }
 
 func (w *watcher) tell(ready bool, reason, message string) {
+	if missing := unnamed(w.own.leaf, w.s.landed.names); missing != "" {
+		message = strings.TrimPrefix(message+"; "+nameless(missing), "; ")
+	}
 	before := w.s.report.get()
 	if before.Ready != ready || before.Reason != reason {
 		w.s.log.Info("node", slog.Bool("ready", ready), slog.String("reason", reason), slog.String("message", message))
@@ -151,6 +190,7 @@ func (w *watcher) tell(ready bool, reason, message string) {
 			return
 		}
 		r.State, r.Ready, r.Reason, r.Message = api.NodeStarting, ready, reason, message
+		r.InSync = r.InSync && ready
 		if ready {
 			r.State = api.NodeRunning
 		}

@@ -13,6 +13,7 @@ import (
 	"castellan.dev/castellan/agent"
 	"castellan.dev/castellan/cli"
 	"castellan.dev/castellan/core/host"
+	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/node"
 	"castellan.dev/castellan/packages"
 )
@@ -22,7 +23,7 @@ const archiveVariable = "ARCHIVE"
 
 // processCommands are the commands that run as processes of their own: operator, agent, node.
 func (w wiring) processCommands() []*cobra.Command {
-	return []*cobra.Command{w.operatorCommand(), w.agentCommand(), w.nodeCommand()}
+	return []*cobra.Command{w.operatorCommand(), w.agentCommand(), w.nodeCommand(), installSupervisorCommand()}
 }
 
 func (w wiring) agentCommand() *cobra.Command {
@@ -62,15 +63,22 @@ leaves every process running; the next agent takes them over.`,
 // nodeCommand is started by an agent, or as the first process of a container, in the node's folder.
 func (w wiring) nodeCommand() *cobra.Command {
 	var dir, archive string
+	var pod bool
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Supervise one Kafka process",
 		Long: `Supervise one Kafka process in the folder that an agent has prepared: render its files,
-format its storage when told to, run the JVM, and end with its status.`,
+format its storage when told to, run the JVM, and end with its status. With --pod its files
+are where the pod's template mounts them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			code := node.Run(cmd.Context(), node.Config{Dir: dir, Archive: archive, StopGrace: grace, Log: w.log})
+			config := node.Config{Dir: dir, Archive: archive, StopGrace: grace, Log: w.log}
+			if pod {
+				config.Dir, config.Archive = layout.PodStateDir, layout.PodKafkaDir
+				config.Pod = node.PodPlaces(os.Getenv(layout.NodeNameVariable))
+			}
+			code := node.Run(cmd.Context(), config)
 			if code != cli.ExitOK {
 				os.Exit(code) // the code is Kafka's own; the termination message says more
 			}
@@ -80,8 +88,22 @@ format its storage when told to, run the JVM, and end with its status.`,
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "state", ".", "the node's folder")
 	flags.StringVar(&archive, "archive", os.Getenv(archiveVariable), "folder of the unpacked Kafka (default $ARCHIVE)")
+	flags.BoolVar(&pod, "pod", false, "run as the first process of a pod's container")
 	flags.DurationVar(&grace, "stop-grace", 0, "how long a controlled shutdown may take (default 2m)")
+	cmd.MarkFlagsMutuallyExclusive("pod", "state")
+	cmd.MarkFlagsMutuallyExclusive("pod", "archive")
 	return cmd
+}
+
+// installSupervisorCommand is an init container's: Kafka's own image has no castellan.
+func installSupervisorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "install-supervisor DIR",
+		Short:  "Copy this program to a folder, for a pod's other container to run",
+		Args:   cobra.ExactArgs(1),
+		Hidden: true,
+		RunE:   func(_ *cobra.Command, args []string) error { return node.InstallSupervisor(args[0]) },
+	}
 }
 
 // kubeconfig reads the file of --kubeconfig; a process of its own never guesses its credentials.

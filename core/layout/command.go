@@ -33,20 +33,27 @@ type LoggingFile struct {
 // Logging is the logging configuration of a Kafka version: log4j 2 from 4.0 on, before it
 // the kept-alive log4j 1. Files rotate by size. All paths are relative to the process's
 // folder: its own path may hold what would have to be escaped in as many ways.
-func Logging(version string) LoggingFile {
+func Logging(version string) LoggingFile { return logging(version, false) }
+
+func logging(version string, console bool) LoggingFile {
 	if Major(version) < 4 {
 		const name = "kafka/log4j.properties"
-		return LoggingFile{Name: name, Content: log4j1(), Option: "-Dlog4j.configuration=file:" + name}
+		return LoggingFile{Name: name, Content: log4j1(console), Option: "-Dlog4j.configuration=file:" + name}
 	}
 	const name = "kafka/log4j2.xml"
-	return LoggingFile{Name: name, Content: log4j2(), Option: "-Dlog4j2.configurationFile=" + name}
+	return LoggingFile{Name: name, Content: log4j2(console), Option: "-Dlog4j2.configurationFile=" + name}
 }
 
 const logPattern = "[%d{ISO8601}] %p %m (%c{1})%n"
 
-func log4j1() string {
+func log4j1(console bool) string {
 	var b strings.Builder
-	b.WriteString("log4j.rootLogger=INFO, server\n")
+	b.WriteString("log4j.rootLogger=INFO, server")
+	if console {
+		b.WriteString(", console\nlog4j.appender.console=org.apache.log4j.ConsoleAppender\nlog4j.appender.console.Target=System.out\n")
+		fmt.Fprintf(&b, "log4j.appender.console.layout=org.apache.log4j.PatternLayout\nlog4j.appender.console.layout.ConversionPattern=%s", logPattern)
+	}
+	b.WriteString("\n")
 	for _, a := range [][2]string{{"server", ServerLog}, {"state", "state-change.log"}} {
 		prefix := "log4j.appender." + a[0]
 		fmt.Fprintf(&b, "%s=org.apache.log4j.RollingFileAppender\n", prefix)
@@ -60,7 +67,7 @@ func log4j1() string {
 	return b.String()
 }
 
-func log4j2() string {
+func log4j2(console bool) string {
 	var b strings.Builder
 	b.WriteString("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Configuration status=\"ERROR\" shutdownHook=\"disable\">\n  <Appenders>\n")
 	for _, a := range [][2]string{{"server", ServerLog}, {"state", "state-change.log"}} {
@@ -71,7 +78,12 @@ func log4j2() string {
 		// With "min" the newest old file is .1, as before 4.0.
 		fmt.Fprintf(&b, "      <DefaultRolloverStrategy max=\"%d\" fileIndex=\"min\"/>\n    </RollingFile>\n", logFileCount)
 	}
-	b.WriteString("  </Appenders>\n  <Loggers>\n    <Root level=\"INFO\"><AppenderRef ref=\"server\"/></Root>\n")
+	root := "<AppenderRef ref=\"server\"/>"
+	if console {
+		fmt.Fprintf(&b, "    <Console name=\"console\" target=\"SYSTEM_OUT\"><PatternLayout pattern=\"%s\"/></Console>\n", logPattern)
+		root += "<AppenderRef ref=\"console\"/>"
+	}
+	fmt.Fprintf(&b, "  </Appenders>\n  <Loggers>\n    <Root level=\"INFO\">%s</Root>\n", root)
 	b.WriteString("    <Logger name=\"state.change.logger\" level=\"INFO\" additivity=\"false\"><AppenderRef ref=\"state\"/></Logger>\n")
 	b.WriteString("  </Loggers>\n</Configuration>\n")
 	return b.String()
