@@ -14,64 +14,50 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/engine"
-	"castellan.dev/castellan/pki"
 )
 
 const (
-	// webhookName is the name of the ValidatingWebhookConfiguration.
-	webhookName = "castellan"
 	webhookPath = "/validate/kafkacluster"
+	// webhookPort is where the Service of admission listens.
+	webhookPort = 443
 )
 
-// webhookServer refuses bad specs when they are applied. It is registered under its own
-// address with a certificate of a CA that lives only in this process.
-type webhookServer struct {
-	client    client.Client
+// validator refuses bad specs when they are applied.
+type validator struct {
 	revisions revisionsPort
 	packages  func(context.Context) ([]api.Package, error) // nil where no hosts are served
-	address   string // host:port to listen on; port 0 picks a free one
 	log       *slog.Logger
 }
 
 // addAdmission has bad specs refused when they are applied.
-func addAdmission(mgr ctrl.Manager, c Config, revisions revisionsPort, packages func(context.Context) ([]api.Package, error)) error {
-	return mgr.Add(&webhookServer{client: mgr.GetClient(), revisions: revisions, packages: packages, address: c.WebhookAddress, log: c.Log})
+func addAdmission(mgr ctrl.Manager, c Config, rights *RightsCheck, revisions revisionsPort, packages func(context.Context) ([]api.Package, error)) error {
+	v := validator{revisions: revisions, packages: packages, log: c.Log}
+	if c.WebhookService != "" {
+		return addService(mgr, c, rights, v)
+	}
+	return mgr.Add(&localAdmission{validator: v, client: mgr.GetClient(), address: c.WebhookAddress})
 }
 
-// Start serves until ctx ends; it implements manager.Runnable.
-func (w *webhookServer) Start(ctx context.Context) error {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", w.address)
-	if err != nil {
-		return fmt.Errorf("listen for admission on %s: %w", w.address, err)
-	}
-	host, _, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		return fmt.Errorf("address of the admission listener: %w", err)
-	}
-	ca, certificate, err := webhookCertificate(host)
-	if err != nil {
-		return err
-	}
+// serve answers the API server on a listener until ctx ends. ready is called when it does.
+func (w validator) serve(ctx context.Context, listener net.Listener, config *tls.Config, ready func() error) error {
 	handler := &admission.Webhook{Handler: admission.HandlerFunc(w.validate)}
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, handler)
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13},
+		TLSConfig: config,
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ServeTLS(listener, "", "") }()
-	if err := w.registerInTime(ctx, listener.Addr().String(), ca); err != nil {
+	if err := ready(); err != nil {
 		return errors.Join(err, server.Close())
 	}
 	w.log.InfoContext(ctx, "admission serves", slog.String("address", listener.Addr().String()))
@@ -85,70 +71,55 @@ func (w *webhookServer) Start(ctx context.Context) error {
 	return server.Shutdown(stop)
 }
 
-func webhookCertificate(host string) (ca []byte, cert tls.Certificate, err error) {
-	now := time.Now()
-	authority, err := pki.NewCA("castellan admission", now)
+func listen(ctx context.Context, address string) (net.Listener, error) { //nolint:ireturn // net.Listener is what net has
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, cert, fmt.Errorf("make the CA of the admission webhook: %w", err)
+		return nil, fmt.Errorf("listen for admission on %s: %w", address, err)
 	}
-	request := pki.Request{CommonName: "castellan admission", Usage: pki.UsageServer}
-	if ip := net.ParseIP(host); ip != nil {
-		request.IPs = []net.IP{ip}
-	} else {
-		request.DNSNames = []string{host}
-	}
-	pair, err := authority.Issue(request, now)
-	if err != nil {
-		return nil, cert, fmt.Errorf("issue the certificate of the admission webhook: %w", err)
-	}
-	cert, err = tls.X509KeyPair(pair.PEM(), pair.PEM())
-	if err != nil {
-		return nil, cert, fmt.Errorf("read back the certificate of the admission webhook: %w", err)
-	}
-	return authority.TrustPEM(), cert, nil
+	return listener, nil
 }
 
-// registerInTime tries again while an API server that has just started is still finding
-// its feet.
-func (w *webhookServer) registerInTime(ctx context.Context, address string, ca []byte) error {
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, time.Second, time.Minute, true, func(ctx context.Context) (bool, error) {
-		last = w.register(ctx, address, ca)
-		return last == nil, nil
-	})
-	if err != nil {
-		return fmt.Errorf("register admission: %w", errors.Join(err, last))
-	}
-	return nil
-}
-
-// register tells the API server where to ask. A webhook that is gone lets objects pass
-// (failurePolicy Ignore): the same validator then answers through Accepted=False.
-func (w *webhookServer) register(ctx context.Context, address string, ca []byte) error {
-	url := "https://" + address + webhookPath
+// webhooks are what the API server asks about. A webhook that is gone lets objects pass
+// (failurePolicy Ignore): the same validator then answers through Accepted=False, while
+// Fail would keep anybody from stopping or deleting a cluster while no operator runs.
+func webhooks(at admissionregistrationv1.WebhookClientConfig, namespaces []string) []admissionregistrationv1.ValidatingWebhook {
 	ignore, none, seconds := admissionregistrationv1.Ignore, admissionregistrationv1.SideEffectClassNone, int32(5)
 	scope := admissionregistrationv1.NamespacedScope
-	config := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: webhookName}}
-	return apply(ctx, w.client, config, func() error {
-		config.Webhooks = []admissionregistrationv1.ValidatingWebhook{{
-			Name:         "kafkacluster.castellan.dev",
-			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: ca},
-			Rules: []admissionregistrationv1.RuleWithOperations{{
-				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
-				Rule: admissionregistrationv1.Rule{
-					APIGroups: []string{api.GroupVersion.Group}, APIVersions: []string{api.GroupVersion.Version},
-					Resources: []string{"kafkaclusters"}, Scope: &scope,
-				},
-			}},
-			FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &seconds,
-			AdmissionReviewVersions: []string{"v1"},
-		}}
-		return nil
-	})
+	hook := admissionregistrationv1.ValidatingWebhook{
+		Name: "kafkacluster.castellan.dev", ClientConfig: at,
+		Rules: []admissionregistrationv1.RuleWithOperations{{
+			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+			Rule: admissionregistrationv1.Rule{
+				APIGroups: []string{api.GroupVersion.Group}, APIVersions: []string{api.GroupVersion.Version},
+				Resources: []string{"kafkaclusters"}, Scope: &scope,
+			},
+		}},
+		FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &seconds,
+		AdmissionReviewVersions: []string{"v1"},
+	}
+	if len(namespaces) > 0 {
+		hook.NamespaceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
+			Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: namespaces,
+		}}}
+	}
+	return []admissionregistrationv1.ValidatingWebhook{hook}
+}
+
+// ServiceWebhook is the ValidatingWebhookConfiguration of an operator that is asked through
+// a Service. Its caBundle is left to the operator, or to cert-manager.
+func ServiceWebhook(namespace, service string, watched []string) *admissionregistrationv1.ValidatingWebhookConfiguration {
+	path, port := webhookPath, int32(webhookPort)
+	at := admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{Namespace: namespace, Name: service, Path: &path, Port: &port}}
+	return &admissionregistrationv1.ValidatingWebhookConfiguration{
+		TypeMeta:   metav1.TypeMeta{APIVersion: admissionregistrationv1.SchemeGroupVersion.String(), Kind: "ValidatingWebhookConfiguration"},
+		ObjectMeta: metav1.ObjectMeta{Name: WebhookConfiguration(namespace)},
+		Webhooks:   webhooks(at, watched),
+	}
 }
 
 // validate answers for one KafkaCluster.
-func (w *webhookServer) validate(ctx context.Context, req admission.Request) admission.Response {
+func (w validator) validate(ctx context.Context, req admission.Request) admission.Response {
 	if req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
 		return admission.Allowed("")
 	}
@@ -170,7 +141,7 @@ func (w *webhookServer) validate(ctx context.Context, req admission.Request) adm
 	return answer(kc.Name, problems)
 }
 
-func (w *webhookServer) problems(ctx context.Context, kc *api.KafkaCluster) ([]cluster.Problem, error) {
+func (w validator) problems(ctx context.Context, kc *api.KafkaCluster) ([]cluster.Problem, error) {
 	revisions, err := w.revisions.List(ctx, kc)
 	if err != nil {
 		return nil, err

@@ -25,8 +25,8 @@ import (
 	hostsub "castellan.dev/castellan/substrate/host"
 )
 
-// leaseName is the operator's one Lease.
-const leaseName = "castellan-operator"
+// LeaseName is the operator's one Lease.
+const LeaseName = "castellan-operator"
 
 // Substrates that an operator can serve.
 const (
@@ -66,7 +66,24 @@ type Config struct {
 	HealthAddress string
 	// MetricsAddress is host:port for /metrics; "0" serves none.
 	MetricsAddress string
-	Log            *slog.Logger
+	// Now is the clock of the webhook's certificates; nil is the real one.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+func (c Config) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
+}
+
+// namespaces are those that are served; one "" is all.
+func (c Config) namespaces() []string {
+	if len(c.WatchNamespaces) == 0 {
+		return []string{""}
+	}
+	return c.WatchNamespaces
 }
 
 func (c Config) serves(substrate string) bool { return slices.Contains(c.Substrates, substrate) }
@@ -88,21 +105,22 @@ func Run(ctx context.Context, c Config) error {
 	}
 	logger := logr.FromSlogHandler(c.Log.Handler())
 	ctrl.SetLogger(logger)
-	// One Lease, renewed every 5 s: elections need no haste, since nodes run without us.
-	lease, renew, retry := 20*time.Second, 15*time.Second, 5*time.Second
+	lease, renew, retry := c.election()
 	lock, err := c.lock(renew)
 	if err != nil {
 		return err
 	}
 	mgr, err := ctrl.NewManager(c.API, ctrl.Options{
-		Scheme: scheme, Logger: logger,
-		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: c.LeaseNamespace,
+		Scheme: scheme, Logger: logger, Cache: c.cacheOptions(), NewClient: c.newClient,
+		LeaderElection: true, LeaderElectionID: LeaseName, LeaderElectionNamespace: c.LeaseNamespace,
 		LeaderElectionResourceLockInterface: lock,
 		LeaderElectionReleaseOnCancel:       true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Metrics:                metricsserver.Options{BindAddress: c.MetricsAddress},
-		HealthProbeBindAddress: "0",
-		// One process may run one operator after another.
-		Controller: config.Controller{SkipNameValidation: new(true)},
+		HealthProbeBindAddress: c.HealthAddress,
+		Controller: config.Controller{
+			SkipNameValidation: new(true), // one process may run one operator after another
+			EnableWarmup:       new(true), // a standby watches already
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("start the operator: %w", err)
@@ -118,13 +136,23 @@ func Run(ctx context.Context, c Config) error {
 	return nil
 }
 
+// election is how long a Lease holds, how long its holder tries to renew it, and how often.
+// Where two replicas run, another one leads within 20 s of the end of the first (the Lease,
+// and 2.2 periods at most). Alone, the Lease needs no haste: nodes run without us.
+func (c Config) election() (lease, renew, retry time.Duration) {
+	if c.Identity != "" {
+		return 20 * time.Second, 15 * time.Second, 5 * time.Second
+	}
+	return 15 * time.Second, 10 * time.Second, 2 * time.Second
+}
+
 // lock is the Lease under the operator's own name; nil lets the manager draw one.
 func (c Config) lock(renew time.Duration) (resourcelock.Interface, error) { //nolint:ireturn // client-go gives only the interface
 	if c.Identity == "" {
 		return nil, nil
 	}
 	who := resourcelock.ResourceLockConfig{Identity: c.Identity}
-	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, c.LeaseNamespace, leaseName, who, c.API, renew)
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, c.LeaseNamespace, LeaseName, who, c.API, renew)
 	if err != nil {
 		return nil, fmt.Errorf("set up the Lease of the operator: %w", err)
 	}

@@ -31,7 +31,12 @@ func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 		// Past the cache: a Package may stand in the same file, just before its cluster.
 		known = catalogPort{client: mgr.GetAPIReader(), hosts: realizer}.Packages
 	}
-	return errors.Join(append(errs, addAdmission(mgr, c, w.revisions, known))...)
+	var rights *RightsCheck
+	if c.serves(SubstrateKubernetes) {
+		rights = newRightsCheck(mgr.GetClient(), c)
+		errs = append(errs, mgr.Add(&rightsReporter{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, namespaces: c.namespaces(), log: c.Log}))
+	}
+	return errors.Join(append(errs, addProbes(mgr), addAdmission(mgr, c, rights, w.revisions, known))...)
 }
 
 // wired is an engine with its ports.

@@ -1,0 +1,100 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"castellan.dev/castellan/pki"
+)
+
+// cacheOptions keep in memory what is ours, and of that what is read.
+func (c Config) cacheOptions() cache.Options {
+	o := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	if len(c.WatchNamespaces) > 0 {
+		o.DefaultNamespaces = map[string]cache.Config{}
+		for _, n := range c.WatchNamespaces {
+			o.DefaultNamespaces[n] = cache.Config{}
+		}
+	}
+	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{pki.LabelManagedBy: pki.ManagedBy})}
+	o.ByObject = map[client.Object]cache.ByObject{
+		&corev1.Pod{}: ours, &corev1.Service{}: ours, &corev1.PersistentVolumeClaim{}: ours,
+		&appsv1.StatefulSet{}: ours, &policyv1.PodDisruptionBudget{}: ours,
+		&corev1.Node{}: {Transform: leanNode},
+	}
+	if !c.serves(SubstrateHost) {
+		// The copies of Secrets in hosts' namespaces carry no label.
+		o.ByObject[&corev1.Secret{}], o.ByObject[&corev1.ConfigMap{}] = ours, ours
+	}
+	return o
+}
+
+// leanNode keeps of a machine what is read: identity, labels, taints, addresses, conditions.
+// A heartbeat changes nothing of it.
+func leanNode(in any) (any, error) {
+	n, ok := in.(*corev1.Node)
+	if !ok {
+		return in, nil
+	}
+	lean := &corev1.Node{
+		TypeMeta: n.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels,
+			CreationTimestamp: n.CreationTimestamp, DeletionTimestamp: n.DeletionTimestamp,
+		},
+		Spec:   corev1.NodeSpec{Unschedulable: n.Spec.Unschedulable, Taints: n.Spec.Taints},
+		Status: corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions},
+	}
+	for i := range lean.Status.Conditions {
+		lean.Status.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return lean, nil
+}
+
+// newClient reads from the cache, but looks for a Secret or ConfigMap that is not there
+// also in the API server: what a user provides lacks the label that the cache goes by.
+func (c Config) newClient(config *rest.Config, options client.Options) (client.Client, error) { //nolint:ireturn // what the manager wants
+	cached, err := client.New(config, options)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	if c.serves(SubstrateHost) {
+		return cached, nil
+	}
+	options.Cache = nil
+	live, err := client.New(config, options)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	return providedClient{Client: cached, live: live}, nil
+}
+
+// providedClient finds also what carries no label of ours.
+type providedClient struct {
+	client.Client
+	live client.Reader
+}
+
+// Get implements client.Reader.
+func (p providedClient) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	err := p.Client.Get(ctx, key, o, opts...)
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	switch o.(type) {
+	case *corev1.Secret, *corev1.ConfigMap:
+		return p.live.Get(ctx, key, o, opts...)
+	default:
+		return err
+	}
+}
