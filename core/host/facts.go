@@ -3,8 +3,6 @@ package host
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -29,7 +27,7 @@ const (
 // certain: the last facts stay, the state is Unknown. ObservedGeneration is left to the
 // caller, who knows which generation of the node the HostProcess was made from.
 func Facts(node api.KafkaNode, process *api.HostProcess, alive bool) api.KafkaNodeStatus {
-	status := api.KafkaNodeStatus{Roles: roles(node.Spec.Roles)}
+	status := api.KafkaNodeStatus{Roles: layout.RolesWord(node.Spec.Roles)}
 	if process == nil {
 		status.State, status.Reason = api.NodePending, ReasonNoProcess
 		status.Message = fmt.Sprintf("host %s has not been told to run this node yet", node.Spec.Host)
@@ -46,20 +44,8 @@ func Facts(node api.KafkaNode, process *api.HostProcess, alive bool) api.KafkaNo
 func addProcess(status *api.KafkaNodeStatus, found api.HostProcessStatus) {
 	status.LastExit, status.Restarts = found.LastExit.DeepCopy(), found.Restarts
 	report, reportErr := readReport(found)
-	addReport(status, report)
+	report.AddTo(status)
 	addState(status, found, report, reportErr)
-}
-
-// roles is the table's word for a set of roles.
-func roles(set []api.Role) string {
-	switch {
-	case slices.Contains(set, api.RoleBroker) && slices.Contains(set, api.RoleController):
-		return "combined"
-	case len(set) == 0:
-		return ""
-	default:
-		return string(set[0])
-	}
 }
 
 func readReport(found api.HostProcessStatus) (*layout.Report, error) {
@@ -73,19 +59,6 @@ func readReport(found api.HostProcessStatus) (*layout.Report, error) {
 	return &report, nil
 }
 
-// addReport copies what stays true whatever the state of the process.
-func addReport(status *api.KafkaNodeStatus, report *layout.Report) {
-	if report == nil {
-		return
-	}
-	status.Version, status.Rack = report.Version, report.Rack
-	status.Nonce, status.Volumes = report.Nonce, report.Volumes
-	status.CertificateDigest = report.CertificateDigest
-	if report.StartedAt != nil {
-		status.Process = &api.ProcessStatus{Hash: report.ProcessHash, PID: report.PID, StartedAt: *report.StartedAt}
-	}
-}
-
 func addState(status *api.KafkaNodeStatus, found api.HostProcessStatus, report *layout.Report, reportErr error) {
 	status.Reason, status.Message = found.Reason, found.Message
 	switch found.State {
@@ -93,7 +66,7 @@ func addState(status *api.KafkaNodeStatus, found api.HostProcessStatus, report *
 		addRunning(status, found, report, reportErr)
 	case api.ProcessBackoff:
 		status.State, status.Reason = api.NodeFailed, firstNonEmpty(exitReason(found.LastExit), found.Reason, ReasonExited)
-		status.Message = firstNonEmpty(found.Message, describeExit(found.LastExit))
+		status.Message = firstNonEmpty(found.Message, layout.DescribeExit(found.LastExit))
 	case api.ProcessStopping:
 		status.State, status.Reason = api.NodeStopping, firstNonEmpty(found.Reason, ReasonStopping)
 	case api.ProcessStopped:
@@ -129,7 +102,7 @@ func restartLine(found api.HostProcessStatus) string {
 	if found.LastExit == nil || found.StartedAt == nil || found.StartedAt.Before(&found.LastExit.At) {
 		return ""
 	}
-	return fmt.Sprintf("restarted at %s: %s", found.StartedAt.UTC().Format(time.RFC3339), describeExit(found.LastExit))
+	return fmt.Sprintf("restarted at %s: %s", found.StartedAt.UTC().Format(time.RFC3339), layout.DescribeExit(found.LastExit))
 }
 
 func exitReason(exit *api.ExitStatus) string {
@@ -137,21 +110,6 @@ func exitReason(exit *api.ExitStatus) string {
 		return ""
 	}
 	return exit.Reason
-}
-
-// describeExit is one line.
-func describeExit(exit *api.ExitStatus) string {
-	switch {
-	case exit == nil:
-		return ""
-	case exit.Message != "":
-		line, _, _ := strings.Cut(exit.Message, "\n")
-		return line
-	case exit.Code > 128:
-		return fmt.Sprintf("the process was killed (signal %d)", exit.Code-128)
-	default:
-		return fmt.Sprintf("the process exited with code %d", exit.Code)
-	}
 }
 
 func firstNonEmpty(texts ...string) string {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"slices"
 	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -194,61 +193,15 @@ func program(node api.KafkaNode, at Placement) (api.Program, error) {
 }
 
 func staticFile(node api.KafkaNode) (api.File, error) {
-	spec := node.Spec
-	volumes, err := processVolumes(spec)
+	static, err := layout.StaticOf(&node)
 	if err != nil {
-		return api.File{}, fmt.Errorf("node %s/%s: %w", node.Namespace, node.Name, err)
+		return api.File{}, err
 	}
-	return jsonFile(layout.StaticFile, layout.Static{
-		Namespace:   node.Namespace,
-		ClusterName: spec.ClusterName,
-		NodeID:      spec.NodeID,
-		Roles:       sorted(spec.Roles),
-		Process:     spec.Process,
-		Volumes:     volumes,
-		Address:     spec.Address,
-		Ports:       processPorts(spec),
-	})
-}
-
-// processVolumes are the volumes that the process has permission to use; one that was only
-// just added to the node is made on the host, but waits for the next process.
-func processVolumes(spec api.KafkaNodeSpec) ([]layout.Volume, error) {
-	volumes := make([]layout.Volume, 0, len(spec.Process.Volumes))
-	for _, name := range spec.Process.Volumes {
-		at := slices.IndexFunc(spec.Volumes, func(v api.NodeVolume) bool { return v.Name == name })
-		if at < 0 {
-			return nil, fmt.Errorf("process uses volume %q, which the node does not have: the plan must give it a path", name)
-		}
-		volumes = append(volumes, layout.Volume{Name: name, Path: spec.Volumes[at].Path})
-	}
-	return volumes, nil
-}
-
-// processPorts leaves out ports of listeners that the process does not have yet, so that a
-// port can be given before the permission to restart.
-func processPorts(spec api.KafkaNodeSpec) map[string]int32 {
-	ports := make(map[string]int32, len(spec.Ports))
-	names := []string{layout.ControllerListener, layout.InternalListener}
-	for _, listener := range spec.Process.Listeners {
-		names = append(names, listener.Name)
-	}
-	for _, name := range names {
-		if port, ok := spec.Ports[name]; ok {
-			ports[name] = port
-		}
-	}
-	return ports
+	return jsonFile(layout.StaticFile, static)
 }
 
 func liveFile(node api.KafkaNode) (api.File, error) {
-	return jsonFile(layout.LiveFile, layout.Live{
-		ClusterID:            node.Spec.ClusterID,
-		Storage:              node.Spec.Storage,
-		BootstrapControllers: node.Spec.BootstrapControllers,
-		CertificateDigest:    node.Spec.Certificates.Digest,
-		Rack:                 node.Spec.Rack,
-	})
+	return jsonFile(layout.LiveFile, layout.LiveOf(&node))
 }
 
 func jsonFile(name string, content any) (api.File, error) {
@@ -265,10 +218,6 @@ func directories(volumes []api.NodeVolume) []string {
 		paths = append(paths, v.Path)
 	}
 	return paths
-}
-
-func sorted(roles []api.Role) []api.Role {
-	return slices.Sorted(slices.Values(roles))
 }
 
 func orRunning(s api.RunState) api.RunState {
