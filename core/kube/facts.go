@@ -347,5 +347,3 @@ func (f *facts) restartLine() string {
 	}
 	return fmt.Sprintf("restarted after %s: %s", f.status.LastExit.At.UTC().Format(time.RFC3339), layout.DescribeExit(f.status.LastExit))
 }
-
-

@@ -17,24 +17,35 @@ const selectedNodeAnnotation = "volume.kubernetes.io/selected-node"
 // is nil when neither is known.
 func placement(node *api.KafkaNode, seen *Seen) *api.NodePlacement {
 	lost := lostMachine(node, seen)
-	pod := seen.Pod
-	if pod == nil || pod.Spec.NodeName == "" {
-		if lost == "" {
-			return nil
-		}
-		return &api.NodePlacement{Node: lost, Lost: true}
+	at := PlacementOf(seen.Pod, seen.Machines)
+	if at == nil && lost != "" {
+		at = &api.NodePlacement{Node: lost}
 	}
-	out := &api.NodePlacement{Node: pod.Spec.NodeName, Zone: pod.Labels[zoneLabel], Lost: lost != ""}
-	if machine := machineNamed(seen.Machines, pod.Spec.NodeName); machine != nil {
-		out.Zone = machine.Labels[zoneLabel]
-		for _, a := range machine.Status.Addresses {
-			if out.Addresses == nil {
-				out.Addresses = map[string]string{}
-			}
-			// The first of a type: a machine with two families names its main one first.
-			if _, ok := out.Addresses[string(a.Type)]; !ok {
-				out.Addresses[string(a.Type)] = a.Address
-			}
+	if at != nil {
+		at.Lost = lost != ""
+	}
+	return at
+}
+
+// PlacementOf is where a pod runs, nil while it has no place. Of a machine that may not be
+// read, only the zone is known, where Kubernetes copies it to the pod.
+func PlacementOf(pod *corev1.Pod, machines []*corev1.Node) *api.NodePlacement {
+	if pod == nil || pod.Spec.NodeName == "" {
+		return nil
+	}
+	out := &api.NodePlacement{Node: pod.Spec.NodeName, Zone: pod.Labels[zoneLabel]}
+	machine := machineNamed(machines, pod.Spec.NodeName)
+	if machine == nil {
+		return out
+	}
+	out.Zone = machine.Labels[zoneLabel]
+	for _, a := range machine.Status.Addresses {
+		if out.Addresses == nil {
+			out.Addresses = map[string]string{}
+		}
+		// The first of a type: a machine with two families names its main one first.
+		if _, ok := out.Addresses[string(a.Type)]; !ok {
+			out.Addresses[string(a.Type)] = a.Address
 		}
 	}
 	return out

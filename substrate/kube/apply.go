@@ -1,0 +1,243 @@
+package kube
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	corekube "castellan.dev/castellan/core/kube"
+)
+
+// AppliedAnnotation is a digest of what was last applied: what is wanted no more must go
+// too, and cannot be seen in an object that also has what others wrote.
+const AppliedAnnotation = "castellan.dev/applied"
+
+// put makes an object so. What the cache shows to be so costs no request.
+func (a *act) put(ctx context.Context, want client.Object) error {
+	if err := sign(want); err != nil {
+		return err
+	}
+	same, err := a.so(ctx, a.r.client, want)
+	if same || err != nil {
+		return err
+	}
+	if err := a.fresh(ctx); err != nil {
+		return err
+	}
+	same, err = a.so(ctx, a.r.live, want)
+	if same || err != nil {
+		return err
+	}
+	content, err := contentOf(want)
+	if err != nil {
+		return err
+	}
+	applied := &unstructured.Unstructured{Object: content}
+	err = a.r.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership)
+	if apierrors.IsInvalid(err) {
+		return a.replace(ctx, want, err)
+	}
+	if err != nil {
+		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), err)
+	}
+	if set, ok := want.(*appsv1.StatefulSet); ok {
+		return a.exact(ctx, set)
+	}
+	return nil
+}
+
+// so says whether an object is as wanted, as a reader shows it, or is on its way out, after
+// which it is made anew. It completes want by what of the object cannot change.
+func (a *act) so(ctx context.Context, from client.Reader, want client.Object) (bool, error) {
+	have, ok := want.DeepCopyObject().(client.Object)
+	if !ok {
+		return false, fmt.Errorf("copy %T", want)
+	}
+	empty(have)
+	err := from.Get(ctx, client.ObjectKeyFromObject(want), have)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s %s: %w", kindOf(want), want.GetName(), err)
+	}
+	if have.GetDeletionTimestamp() != nil {
+		return true, nil
+	}
+	if err := ours(have, want); err != nil {
+		return false, err
+	}
+	keep(want, have)
+	return a.equal(want, have)
+}
+
+func (a *act) equal(want, have client.Object) (bool, error) {
+	content, err := contentOf(want)
+	if err != nil {
+		return false, err
+	}
+	found, err := runtime.DefaultUnstructuredConverter.ToUnstructured(have)
+	if err != nil {
+		return false, fmt.Errorf("encode %s %s: %w", kindOf(want), want.GetName(), err)
+	}
+	wantSet, ok := want.(*appsv1.StatefulSet)
+	if !ok {
+		return holds(found, content), nil
+	}
+	haveSet, ok := have.(*appsv1.StatefulSet)
+	if !ok {
+		return false, fmt.Errorf("read %T as %T", want, have)
+	}
+	unstructured.RemoveNestedField(content, "spec", "template")
+	return holds(found, content) && a.r.sameTemplate(wantSet, haveSet), nil
+}
+
+// sameTemplate compares exactly: what somebody added to a template would stand in the next
+// pod, too.
+func (r *Realizer) sameTemplate(want, have *appsv1.StatefulSet) bool {
+	if equality.Semantic.DeepEqual(want.Spec.Template, have.Spec.Template) {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	generation, known := r.extras[have.UID]
+	return known && generation == have.Generation
+}
+
+// exact takes out of a template what server-side apply leaves: the fields of others.
+func (a *act) exact(ctx context.Context, want *appsv1.StatefulSet) error {
+	have := &appsv1.StatefulSet{}
+	if err := a.r.live.Get(ctx, client.ObjectKeyFromObject(want), have); err != nil {
+		return fmt.Errorf("read StatefulSet %s again: %w", want.Name, err)
+	}
+	if equality.Semantic.DeepEqual(want.Spec.Template, have.Spec.Template) {
+		return nil
+	}
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": have.UID},
+		{"op": "replace", "path": "/spec/template", "value": want.Spec.Template},
+	})
+	if err != nil {
+		return fmt.Errorf("encode the template of StatefulSet %s: %w", want.Name, err)
+	}
+	if err := a.r.client.Patch(ctx, have, client.RawPatch(types.JSONPatchType, patch), fieldOwner); err != nil {
+		return fmt.Errorf("replace the template of StatefulSet %s: %w", want.Name, err)
+	}
+	a.r.mu.Lock()
+	defer a.r.mu.Unlock()
+	delete(a.r.extras, have.UID)
+	if !equality.Semantic.DeepEqual(want.Spec.Template, have.Spec.Template) {
+		a.r.extras[have.UID] = have.Generation
+	}
+	return nil
+}
+
+// replace makes an object anew whose change the API server refuses because a field of it
+// never changes. Pods stay when a StatefulSet goes, and claims are never replaced.
+func (a *act) replace(ctx context.Context, want client.Object, why error) error {
+	options := []client.DeleteOption{client.PropagationPolicy(metav1.DeletePropagationBackground)}
+	switch want.(type) {
+	case *appsv1.StatefulSet:
+		options[0] = client.PropagationPolicy(metav1.DeletePropagationOrphan)
+	case *corev1.ConfigMap, *corev1.Service:
+	default:
+		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), why)
+	}
+	have, ok := want.DeepCopyObject().(client.Object)
+	if !ok {
+		return fmt.Errorf("copy %T", want)
+	}
+	empty(have)
+	err := a.r.live.Get(ctx, client.ObjectKeyFromObject(want), have)
+	if err != nil {
+		// There is none, so it is not what exists that is refused.
+		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), why)
+	}
+	uid := have.GetUID()
+	if err := a.r.client.Delete(ctx, have, append(options, client.Preconditions{UID: &uid})...); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete %s %s to make it anew (%w): %w", kindOf(want), want.GetName(), why, err)
+	}
+	return nil // its end is an event, after which it is applied again
+}
+
+// ours refuses to take over what is somebody else's. A claim without any label of ours is
+// one that was restored by hand, and is adopted.
+func ours(have, want client.Object) error {
+	labels, wanted := have.GetLabels(), want.GetLabels()
+	if labels[corekube.LabelCluster] == wanted[corekube.LabelCluster] && labels[corekube.LabelNodeID] == wanted[corekube.LabelNodeID] {
+		return nil
+	}
+	if _, claim := have.(*corev1.PersistentVolumeClaim); claim && labels[corekube.LabelCluster] == "" {
+		return nil
+	}
+	controller := metav1.GetControllerOf(have)
+	for _, o := range want.GetOwnerReferences() {
+		if controller != nil && controller.UID == o.UID {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s %s exists and is not one of this cluster: delete it, or give the cluster another name", kindOf(want), have.GetName())
+}
+
+// keep takes over what of an existing object cannot change or never shrinks.
+func keep(want, have client.Object) {
+	claim, ok := want.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return
+	}
+	found, ok := have.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return
+	}
+	claim.Spec.AccessModes, claim.Spec.StorageClassName = found.Spec.AccessModes, found.Spec.StorageClassName
+	size, has := found.Spec.Resources.Requests[corev1.ResourceStorage], claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	if size.Cmp(has) > 0 {
+		claim.Spec.Resources.Requests[corev1.ResourceStorage] = size
+	}
+}
+
+// sign notes the digest of an object on it.
+func sign(o client.Object) error {
+	content, err := contentOf(o)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(content)
+	if err != nil {
+		return fmt.Errorf("encode %s %s: %w", kindOf(o), o.GetName(), err)
+	}
+	sum := sha256.Sum256(data)
+	annotations := maps.Clone(o.GetAnnotations())
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[AppliedAnnotation] = hex.EncodeToString(sum[:8])
+	o.SetAnnotations(annotations)
+	return nil
+}
+
+// contentOf is an object as it is applied.
+func contentOf(o client.Object) (map[string]any, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", kindOf(o), o.GetName(), err)
+	}
+	delete(content, "status")
+	dropNulls(content)
+	return content, nil
+}
+
+func kindOf(o client.Object) string { return o.GetObjectKind().GroupVersionKind().Kind }

@@ -1,0 +1,249 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	corekube "castellan.dev/castellan/core/kube"
+)
+
+// Bounds.
+const (
+	// warningAge is how long an event that was found is taken for the newest one.
+	warningAge = 15 * time.Second
+	// endGrace is how much later than it should a pod may end before its kubelet counts as
+	// silent, where machines cannot be read.
+	endGrace = 60 * time.Second
+)
+
+// Status is what is known of the node. Unknown is an answer, not an error. With fresh the
+// pod and its StatefulSet come from the API server itself, for decisions.
+func (r *Realizer) Status(ctx context.Context, node api.KafkaNode, fresh bool) (api.KafkaNodeStatus, error) {
+	if r.reports == nil {
+		return node.Status, nil
+	}
+	from := client.Reader(r.client)
+	if fresh {
+		from = r.live
+	}
+	seen, err := r.see(ctx, from, &node)
+	if err != nil {
+		return api.KafkaNodeStatus{}, fmt.Errorf("observe node %s/%s: %w", node.Namespace, node.Name, err)
+	}
+	status := corekube.Facts(node, seen)
+	status.ObservedGeneration = node.Status.ObservedGeneration
+	done, err := r.done(ctx, &node, seen)
+	if err != nil {
+		return api.KafkaNodeStatus{}, fmt.Errorf("observe node %s/%s: %w", node.Namespace, node.Name, err)
+	}
+	if done {
+		status.ObservedGeneration = node.Generation
+	}
+	return status, nil
+}
+
+// done says whether all that this generation of the node asks for was handed over.
+func (r *Realizer) done(ctx context.Context, node *api.KafkaNode, seen corekube.Seen) (bool, error) {
+	want, err := corekube.Objects(*node)
+	if err != nil {
+		return false, nil //nolint:nilerr // Apply says so
+	}
+	a := &act{r: r}
+	objects := []client.Object{want.Static, want.Live, want.StatefulSet}
+	for _, claim := range want.Claims {
+		objects = append(objects, claim)
+	}
+	for _, o := range objects {
+		if err := sign(o); err != nil {
+			return false, err
+		}
+		if same, err := a.so(ctx, r.client, o); err != nil || !same {
+			return false, nil //nolint:nilerr // Apply says so
+		}
+	}
+	if node.Spec.State == api.StateStopped || seen.Pod == nil {
+		return seen.Pod == nil && node.Spec.State == api.StateStopped, nil
+	}
+	if corekube.MustRestart(want, seen.Pod) != "" || seen.Pod.Spec.NodeName == "" {
+		return false, nil
+	}
+	annotations, err := r.annotations(ctx, node, seen.Pod, want)
+	return hasAll(seen.Pod.Annotations, annotations), err
+}
+
+func (r *Realizer) see(ctx context.Context, from client.Reader, node *api.KafkaNode) (corekube.Seen, error) {
+	cluster, id := node.Spec.ClusterName, node.Spec.NodeID
+	seen := corekube.Seen{Claims: map[string]*corev1.PersistentVolumeClaim{}}
+	var err error
+	if seen.StatefulSet, err = read[appsv1.StatefulSet](ctx, from, node.Namespace, corekube.NodeName(cluster, id)); err != nil {
+		return seen, err
+	}
+	if seen.Pod, err = r.pod(ctx, from, node); err != nil {
+		return seen, err
+	}
+	for _, v := range node.Spec.Volumes {
+		if seen.Claims[v.Claim], err = read[corev1.PersistentVolumeClaim](ctx, r.client, node.Namespace, v.Claim); err != nil {
+			return seen, err
+		}
+	}
+	if seen.Services, err = r.services(ctx, r.client, node.Namespace, corekube.NodeSelector(cluster, id)); err != nil {
+		return seen, err
+	}
+	secret, err := read[corev1.Secret](ctx, r.client, node.Namespace, corekube.SecretName(cluster, id))
+	if err != nil {
+		return seen, err
+	}
+	seen.SecretMissing = secret == nil
+	if seen.Machines, seen.MachinesKnown, err = r.machines(ctx); err != nil {
+		return seen, err
+	}
+	if seen.Pod != nil {
+		seen.Report, seen.ReportErr = r.reports.Get(client.ObjectKeyFromObject(node), seen.Pod.UID)
+	}
+	return seen, r.lookCloser(ctx, node, &seen)
+}
+
+// lookCloser asks the API server what only matters while a pod does not run.
+func (r *Realizer) lookCloser(ctx context.Context, node *api.KafkaNode, seen *corekube.Seen) error {
+	if node.Spec.State == api.StateStopped || seen.Report != nil {
+		return nil
+	}
+	pod := seen.Pod
+	if r.sight.Volumes && seen.MachinesKnown && (pod == nil || pod.Spec.NodeName == "" || corekube.Dead(pod, seen.Machines)) {
+		var err error
+		if seen.Volumes, err = r.volumes(ctx, seen.Claims); err != nil {
+			return err
+		}
+	}
+	var about client.Object
+	switch {
+	case pod == nil && seen.StatefulSet != nil:
+		about = seen.StatefulSet
+	case pod != nil && pod.Spec.NodeName == "":
+		for _, v := range node.Spec.Volumes {
+			if claim := seen.Claims[v.Claim]; about == nil && claim != nil && claim.Status.Phase != corev1.ClaimBound {
+				about = claim
+			}
+		}
+	case pod != nil && pod.Status.Phase == corev1.PodPending:
+		about = pod
+	}
+	if about == nil {
+		return nil
+	}
+	var err error
+	seen.Warning, err = r.warning(ctx, about)
+	return err
+}
+
+// volumes reads what claims are bound to, as far as it is there.
+func (r *Realizer) volumes(ctx context.Context, claims map[string]*corev1.PersistentVolumeClaim) (map[string]*corev1.PersistentVolume, error) {
+	out := map[string]*corev1.PersistentVolume{}
+	for _, claim := range claims {
+		if claim == nil || claim.Spec.VolumeName == "" {
+			continue
+		}
+		volume, err := read[corev1.PersistentVolume](ctx, r.live, "", claim.Spec.VolumeName)
+		if apierrors.IsForbidden(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if volume != nil {
+			out[volume.Name] = volume
+		}
+	}
+	return out, nil
+}
+
+// warning is the newest Warning event about an object, looked for once in a while. Without
+// the right to list events there is none.
+func (r *Realizer) warning(ctx context.Context, about client.Object) (string, error) {
+	now := time.Now()
+	r.mu.Lock()
+	last, ok := r.warnings[about.GetUID()]
+	r.mu.Unlock()
+	if ok && now.Sub(last.at) < warningAge {
+		return last.text, nil
+	}
+	var events corev1.EventList
+	err := r.live.List(ctx, &events, client.InNamespace(about.GetNamespace()), client.MatchingFields{"involvedObject.uid": string(about.GetUID())})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return "", fmt.Errorf("look for events of %T %s: %w", about, about.GetName(), err)
+	}
+	text := newestWarning(events.Items)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for uid, w := range r.warnings {
+		if now.Sub(w.at) > warningAge {
+			delete(r.warnings, uid)
+		}
+	}
+	r.warnings[about.GetUID()] = warning{text: text, at: now}
+	return text, nil
+}
+
+func newestWarning(events []corev1.Event) string {
+	text, at := "", time.Time{}
+	for _, e := range events {
+		seen := slices.MaxFunc([]time.Time{e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time}, time.Time.Compare)
+		if e.Type == corev1.EventTypeWarning && !seen.Before(at) {
+			text, at = e.Reason+": "+e.Message, seen
+		}
+	}
+	return text
+}
+
+func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string) ([]corev1.Service, error) {
+	var list corev1.ServiceList
+	if err := from.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels(labels)); err != nil {
+		return nil, fmt.Errorf("read the Services: %w", err)
+	}
+	return list.Items, nil
+}
+
+// machines are all of Kubernetes' nodes; known is false without the right to read them.
+func (r *Realizer) machines(ctx context.Context) (all []*corev1.Node, known bool, err error) {
+	if !r.sight.Machines {
+		return nil, false, nil
+	}
+	var list corev1.NodeList
+	// They are only read here: no copies.
+	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, false, fmt.Errorf("read the machines: %w", err)
+	}
+	for i := range list.Items {
+		all = append(all, &list.Items[i])
+	}
+	return all, true, nil
+}
+
+// overdue says whether a pod should have ended long ago.
+func overdue(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil && time.Since(pod.DeletionTimestamp.Time) > endGrace
+}
+
+// follow lets the reports of the node's pod be read as long as it may have any.
+func (r *Realizer) follow(key types.NamespacedName, node *api.KafkaNode, pod *corev1.Pod) {
+	if r.reports == nil {
+		return
+	}
+	if pod == nil || pod.Status.PodIP == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		r.reports.Forget(key)
+		return
+	}
+	r.reports.Follow(key, Target{
+		Cluster: types.NamespacedName{Namespace: node.Namespace, Name: node.Spec.ClusterName},
+		Pod:     pod.UID, IP: pod.Status.PodIP, Name: node.Spec.Address,
+	})
+}
