@@ -28,7 +28,8 @@ var update = flag.Bool("update", false, "write the goldens anew")
 
 // TestGolden shows in one file each what a cluster.yaml becomes: warnings, what lives in
 // Kafka, the first plan in an empty world with two hosts, and for one node of each shape
-// its KafkaNode, its HostProcess and its server.properties.
+// its KafkaNode, its HostProcess and its server.properties. What a pod becomes has goldens in
+// package kube.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -62,7 +63,7 @@ func become(t *testing.T, golden *txtar.Archive) *txtar.Archive {
 		t.Fatal(err)
 	}
 	in := good()
-	in.Namespace, in.Name, in.Spec = kc.Namespace, kc.Name, kc.Spec
+	in.Namespace, in.Name, in.Spec, in.Supervisor = kc.Namespace, kc.Name, kc.Spec, "castellan:1"
 	m, problems := cluster.Resolve(in)
 	out := &txtar.Archive{Comment: golden.Comment, Files: golden.Files[:1]}
 	add := func(name string, data []byte) { out.Files = append(out.Files, txtar.File{Name: name, Data: data}) }
@@ -96,7 +97,11 @@ func twoHosts() []plan.Host {
 func planLines(p plan.Plan) []byte {
 	var b strings.Builder
 	for _, s := range p.Steps {
-		fmt.Fprintf(&b, "%s %d on %s: %s\n", s.Kind, s.Node, s.Spec.Host, s.Reason)
+		at := s.Spec.Host
+		if at == "" {
+			at = s.Spec.Address
+		}
+		fmt.Fprintf(&b, "%s %d on %s: %s\n", s.Kind, s.Node, at, s.Reason)
 	}
 	for _, w := range p.Blocked {
 		fmt.Fprintf(&b, "blocked: %s: %s\n", w.Reason, w.Message)
@@ -115,6 +120,9 @@ func renderNode(t *testing.T, add func(string, []byte), namespace string, spec a
 	node := api.KafkaNode{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s-%d", spec.ClusterName, spec.NodeID)}, Spec: spec}
 	folder := fmt.Sprintf("node-%d/", spec.NodeID)
 	add(folder+"kafkanode.yaml", asYAML(t, spec))
+	if spec.Host == "" {
+		return
+	}
 	objects, err := host.Objects(node, host.Placement{})
 	if err != nil {
 		t.Fatal(err)

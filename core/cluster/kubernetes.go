@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,9 +22,13 @@ func onKubernetes(pools []api.Pool) bool {
 	return slices.ContainsFunc(pools, func(p api.Pool) bool { return p.Placement.Kubernetes != nil })
 }
 
-// substrate checks that all nodes live on one substrate, and what their names must be there.
+// substrate checks that all nodes live on one substrate, and stay there.
 func (r *resolver) substrate() {
+	old := r.in.Accepted
 	if !r.kubernetes {
+		if old != nil && onKubernetes(old.Pools) {
+			r.fail("spec.pools", "a cluster of pods cannot become one that runs on hosts", "put placement.kubernetes back, or create another KafkaCluster and move the topics")
+		}
 		return
 	}
 	for i := range r.spec.Pools {
@@ -34,14 +39,17 @@ func (r *resolver) substrate() {
 	if r.spec.Package != "" {
 		r.fail("spec.package", "pods run images, not Packages", "leave it out, and name an image in placement.kubernetes.image if the default does not suit")
 	}
-	if old := r.in.Accepted; old != nil && !onKubernetes(old.Pools) {
+	if old != nil && !onKubernetes(old.Pools) {
 		r.fail("spec.pools", "a cluster that runs on hosts cannot become one of pods", "create another KafkaCluster and move the topics")
 	}
-	r.podNames()
 }
 
-// podNames refuses names that would become no Service, no StatefulSet or no label.
+// podNames refuses names that would become no Service, no StatefulSet or no label, once the
+// ids are given.
 func (r *resolver) podNames() {
+	if !r.kubernetes {
+		return
+	}
 	const (
 		path   = "metadata.name"
 		remedy = "use a shorter name of lower-case letters, digits and dashes that begins with a letter"
@@ -53,22 +61,22 @@ func (r *resolver) podNames() {
 		return
 	}
 	highest := int32(0)
-	for i := range r.spec.Pools {
-		p := &r.spec.Pools[i]
-		if p.FirstNodeID != nil {
-			highest = max(highest, *p.FirstNodeID+p.Replicas)
+	for _, given := range r.ids {
+		for _, id := range given.IDs {
+			highest = max(highest, id)
 		}
-		highest = max(highest, int32(i*100)+p.Replicas) //nolint:gosec // at most 50 pools
 	}
 	if name := kube.NodeName(r.in.Name, highest); len(name) > longestSet {
 		r.fail(path, fmt.Sprintf("the name of a node, %s, would have more than %d characters", name, longestSet), remedy)
 		return
 	}
 	for i, l := range r.spec.Listeners {
-		for _, name := range []string{kube.ExposureService(r.in.Name, highest, l.Name), kube.BootstrapExposure(r.in.Name, l.Name)} {
-			if exposed(l) && len(name) > longestService {
-				r.fail(fmt.Sprintf("spec.listeners[%d].name", i), fmt.Sprintf("the name of its Service, %s, would have more than %d characters", name, longestService), "use a shorter name for the listener or the cluster")
-			}
+		name := kube.BootstrapExposure(r.in.Name, l.Name)
+		if of := kube.ExposureService(r.in.Name, highest, l.Name); len(of) > len(name) {
+			name = of
+		}
+		if exposed(l) && len(name) > longestService {
+			r.fail(fmt.Sprintf("spec.listeners[%d].name", i), fmt.Sprintf("the name of its Service, %s, would have more than %d characters", name, longestService), "use a shorter name for the listener or the cluster")
 		}
 	}
 }
@@ -100,6 +108,16 @@ func (r *resolver) podVolumes(path string, p *api.Pool) {
 	}
 }
 
+// podResources refuses what no pod may ask for.
+func (r *resolver) podResources(path string, resources corev1.ResourceRequirements) {
+	for _, name := range slices.Sorted(maps.Keys(resources.Requests)) {
+		request := resources.Requests[name]
+		if limit, ok := resources.Limits[name]; ok && request.Cmp(limit) > 0 {
+			r.fail(fmt.Sprintf("%s.requests[%s]", path, name), fmt.Sprintf("%s is more than the limit of %s", &request, &limit), "request at most the limit")
+		}
+	}
+}
+
 // exposed says whether a listener is reached through Services of its own.
 func exposed(l api.Listener) bool {
 	return l.Exposure.Type == api.ExposureNodePort || l.Exposure.Type == api.ExposureLoadBalancer
@@ -112,39 +130,104 @@ func (r *resolver) exposures() {
 		switch {
 		case r.kubernetes && e.Type == api.ExposureHostAddress:
 			r.fail(path+".type", "pods have no host address", "use Internal, NodePort or LoadBalancer")
+			continue
 		case !r.kubernetes && exposed(l):
 			r.fail(path+".type", fmt.Sprintf("%s is a kind of Service of Kubernetes, and these nodes run on hosts", e.Type), "use Internal or HostAddress")
+			continue
+		case !exposed(l):
+			r.unexposed(path, e)
+			continue
 		}
-		if e.Host != "" && !strings.Contains(e.Host, "{id}") && r.brokers > 1 {
-			r.fail(path+".host", fmt.Sprintf("every broker would advertise %s", e.Host), "put {id} into it, for example broker-{id}.example.com")
+		if e.Type == api.ExposureNodePort && e.LoadBalancerClass != "" {
+			r.fail(path+".loadBalancerClass", "a Service of type NodePort has no load balancer", "leave it out, or use LoadBalancer")
 		}
-		for at, text := range templates(e) {
-			if bad := unknownPlaceholder(text); bad != "" {
-				r.fail(path+at, fmt.Sprintf("%s stands for nothing", bad), "use {id}, {cluster}, {namespace} or {listener}")
-			}
+		r.oneHost(path, e)
+		r.templates(path, l)
+	}
+}
+
+// unexposed refuses what would have no effect on a listener without Services of its own.
+func (r *resolver) unexposed(path string, e api.Exposure) {
+	for _, field := range []struct {
+		name  string
+		given bool
+	}{
+		{"addressType", e.AddressType != ""}, {"host", e.Host != ""}, {"bootstrapHost", e.BootstrapHost != ""},
+		{"annotations", len(e.Annotations) > 0}, {"bootstrapAnnotations", len(e.BootstrapAnnotations) > 0},
+		{"loadBalancerClass", e.LoadBalancerClass != ""},
+	} {
+		if field.given {
+			r.fail(path+"."+field.name, "the listener has no Services of its own, so it would have no effect", "leave it out, or use NodePort or LoadBalancer")
 		}
 	}
 }
 
-func templates(e api.Exposure) map[string]string {
-	out := map[string]string{".host": e.Host, ".bootstrapHost": strings.ReplaceAll(e.BootstrapHost, "{id}", "{the id of no broker}")}
-	for key, value := range e.Annotations {
-		out[".annotations["+key+"]"] = value
+// oneHost is about one name for several brokers: load balancers listen on one port and could
+// not be told apart; with NodePort each has its own port, but only its own machine answers there.
+func (r *resolver) oneHost(path string, e api.Exposure) {
+	const remedy = "put {id} into it, for example broker-{id}.example.com"
+	switch {
+	case e.Host == "" || strings.Contains(e.Host, "{id}") || r.brokers < 2:
+	case e.Type == api.ExposureLoadBalancer:
+		r.fail(path+".host", fmt.Sprintf("every broker would advertise %s", e.Host), remedy)
+	default:
+		r.warn(path+".host", fmt.Sprintf("every broker advertises %s, but a broker's port answers only on the machine that it runs on", e.Host), remedy+", unless there is one machine or something in front of them")
 	}
-	for key, value := range e.BootstrapAnnotations {
-		out[".bootstrapAnnotations["+key+"]"] = value
-	}
-	return out
 }
 
-// unknownPlaceholder is the first {word} of a text that is none of ours.
-func unknownPlaceholder(text string) string {
+// templates checks placeholders and the host names that they give.
+func (r *resolver) templates(path string, l api.Listener) {
+	broker := []string{"{id}", "{cluster}", "{namespace}", "{listener}"}
+	bootstrap, e := broker[1:], l.Exposure
+	r.placeholders(path+".host", e.Host, broker)
+	r.placeholders(path+".bootstrapHost", e.BootstrapHost, bootstrap)
+	for _, key := range slices.Sorted(maps.Keys(e.Annotations)) {
+		r.placeholders(path+".annotations["+key+"]", e.Annotations[key], broker)
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.BootstrapAnnotations)) {
+		r.placeholders(path+".bootstrapAnnotations["+key+"]", e.BootstrapAnnotations[key], bootstrap)
+	}
+	r.hostName(path+".host", r.fill(l.Name, 0)(e.Host))
+	r.hostName(path+".bootstrapHost", r.fill(l.Name, 0)(e.BootstrapHost))
+}
+
+// placeholders refuses a {word} that is none of the known ones.
+func (r *resolver) placeholders(path, text string, known []string) {
 	for _, found := range regexp.MustCompile(`\{[^{}]*\}`).FindAllString(text, -1) {
-		if !slices.Contains([]string{"{id}", "{cluster}", "{namespace}", "{listener}"}, found) {
-			return found
+		if !slices.Contains(known, found) {
+			r.fail(path, found+" stands for nothing here", "use "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1])
+			return
 		}
 	}
-	return ""
+}
+
+// hostName refuses what clients could not connect to. Braces have had their own words.
+func (r *resolver) hostName(path, host string) {
+	if host == "" || strings.ContainsAny(host, "{}") || regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$`).MatchString(host) {
+		return
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		r.fail(path, fmt.Sprintf("%q is neither a host name nor an IP address", host), "give one without scheme and port, for example kafka.example.com")
+	}
+}
+
+// exposureChange refuses what running brokers would not take up: what they advertise is read
+// when they start, and nothing of it is a reason to restart.
+func (r *resolver) exposureChange(path string, now, before api.Exposure) {
+	kept := func(e api.Exposure) api.Exposure {
+		if e.Type == "" {
+			e.Type = api.ExposureInternal
+		}
+		if e.Type == api.ExposureNodePort && e.AddressType == "" {
+			e.AddressType = corev1.NodeInternalIP
+		}
+		return e
+	}
+	n, b := kept(now), kept(before)
+	if !r.kubernetes || !onKubernetes(r.in.Accepted.Pools) || n.Type == b.Type && n.AddressType == b.AddressType && n.Host == b.Host && n.LoadBalancerClass == b.LoadBalancerClass {
+		return
+	}
+	r.fail(path, "where a listener is reached cannot change: brokers that run would go on advertising the old place", "add another listener, move the clients, then remove this one")
 }
 
 // pod completes a node that is a pod.

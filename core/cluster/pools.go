@@ -83,11 +83,15 @@ func (r *resolver) shape(path string, p *api.Pool) bool {
 }
 
 func (r *resolver) placement(path string, p *api.Pool) {
-	if r.kubernetes {
+	h, k := p.Placement.Hosts, p.Placement.Kubernetes
+	if h != nil && k != nil {
+		r.fail(path+".placement", "the pool is placed on hosts and on Kubernetes", "set hosts or kubernetes, not both")
+	}
+	if k != nil {
 		r.podVolumes(path, p)
+		r.podResources(path+".resources", p.Resources)
 		return
 	}
-	h := p.Placement.Hosts
 	if h == nil || h.Selector == nil {
 		return
 	}
@@ -164,6 +168,9 @@ func (r *resolver) overrides(i int) {
 		}
 		jvm, resources := overridden(p.JVM, p.Resources, &o)
 		r.jvm(path+".jvm", said, jvm, resources, p)
+		if o.Resources != nil && r.kubernetes {
+			r.podResources(path+".resources", resources)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ func Resolve(in Input) (Model, []Problem) {
 	r.substrate()
 	r.changes()
 	r.pools()
+	r.podNames()
 	r.listeners()
 	r.exposures()
 	r.rollout()
@@ -100,6 +101,9 @@ func (r *resolver) version() {
 
 // offered lists the versions that the Packages provide.
 func (r *resolver) offered() string {
+	if r.kubernetes {
+		return ""
+	}
 	var versions []string
 	for _, p := range r.in.Catalog.Packages {
 		if p.Spec.Product == api.ProductKafka {
@@ -132,6 +136,9 @@ func (r *resolver) changes() {
 		j := slices.IndexFunc(old.Listeners, func(o api.Listener) bool { return o.Name == l.Name })
 		if j >= 0 && old.Listeners[j].Port != l.Port {
 			r.fail(fmt.Sprintf("spec.listeners[%d].port", i), fmt.Sprintf("the port of listener %s cannot change from %d: clients know it", l.Name, old.Listeners[j].Port), "add another listener with the new port, move the clients, then remove the old one")
+		}
+		if j >= 0 {
+			r.exposureChange(fmt.Sprintf("spec.listeners[%d].exposure", i), l.Exposure, old.Listeners[j].Exposure)
 		}
 	}
 }
