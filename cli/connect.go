@@ -2,8 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/discovery"
@@ -11,7 +9,6 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // connection is a way to an API server.
@@ -23,23 +20,13 @@ type connection struct {
 	namespace string
 }
 
-// restConfig resolves --kubeconfig, $KUBECONFIG and DIR/kubeconfig, in this order, and the
-// namespace of the context. What the server warns of goes to standard error.
+// restConfig finds the API server, and the namespace of the context. What the server warns
+// of goes to standard error.
 func (o *options) restConfig() (*rest.Config, string, error) {
-	rules := &clientcmd.ClientConfigLoadingRules{}
-	switch env := o.Getenv("KUBECONFIG"); {
-	case o.kubeconfig != "":
-		rules.ExplicitPath = o.kubeconfig
-	case env != "":
-		rules.Precedence = filepath.SplitList(env)
-	default:
-		path := filepath.Join(o.dir, "kubeconfig")
-		if _, err := os.Stat(path); err != nil {
-			return nil, "", fmt.Errorf("no API server: %s does not exist; run `castellan up`, or name a cluster with --kubeconfig, $KUBECONFIG or --dir", path)
-		}
-		rules.ExplicitPath = path
+	loader, err := o.loader()
+	if err != nil {
+		return nil, "", err
 	}
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{})
 	config, err := loader.ClientConfig()
 	if err != nil {
 		return nil, "", fmt.Errorf("read the kubeconfig: %w", err)

@@ -23,17 +23,20 @@ type logOptions struct {
 	follow     bool
 	tail       int
 	supervisor bool
+	previous   bool
 }
 
 func logsCommand(o *options) *cobra.Command {
 	l := &logOptions{options: o}
 	cmd := &cobra.Command{
 		Use:   "logs NODE",
-		Short: "Print the log of a Kafka node that runs on this machine",
-		Long: `Print the log of a Kafka node that runs on this machine, found below --dir.
+		Short: "Print the log of a Kafka node",
+		Long: `Print the log of a Kafka node: of one that runs on this machine, found below --dir, else of
+one that is a pod. With --kubeconfig or --context, and as a kubectl plugin, pods come first.
 
 NODE is a node id (101) or the name of a KafkaNode (orders-101). --supervisor prints what
-starts and watches the node instead of Kafka's own log.`,
+starts and watches the node instead of Kafka's own log; in a pod both are one log.
+--previous prints what a pod's container logged before it was last restarted.`,
 		Example: "  castellan logs 0 --follow\n  castellan logs kafka-1 --tail 20 --supervisor",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return l.run(cmd.Context(), args[0]) },
@@ -43,10 +46,35 @@ starts and watches the node instead of Kafka's own log.`,
 	cmd.Flags().BoolVarP(&l.follow, "follow", "f", false, "go on as lines come")
 	cmd.Flags().IntVar(&l.tail, "tail", -1, "only the last lines, so many")
 	cmd.Flags().BoolVar(&l.supervisor, "supervisor", false, "the log of the node's supervisor")
+	cmd.Flags().BoolVarP(&l.previous, "previous", "p", false, "the log of a pod's container before its last restart")
 	return cmd
 }
 
 func (l *logOptions) run(ctx context.Context, node string) error {
+	if l.previous && l.supervisor {
+		return usagef("--previous is for pods, whose log is one: leave --supervisor out")
+	}
+	if l.previous || l.Plugin || l.kubeconfig != "" || l.context != "" {
+		pod, err := l.findPod(ctx, node)
+		if pod != nil || err != nil {
+			return l.printPod(ctx, pod, err)
+		}
+		return l.printHost(ctx, node)
+	}
+	err := l.printHost(ctx, node)
+	var none *NotFoundError
+	if !errors.As(err, &none) {
+		return err
+	}
+	// What the API says counts only where it knows the node as a pod.
+	if pod, _ := l.findPod(ctx, node); pod != nil {
+		return l.printPod(ctx, pod, nil)
+	}
+	return err
+}
+
+// printHost prints the log of a node of this machine.
+func (l *logOptions) printHost(ctx context.Context, node string) error {
 	folder, err := l.find(node)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
@@ -23,6 +24,20 @@ type Config struct {
 	DefaultDir string
 	// Preview tells what an object would lead to; nil when this build cannot.
 	Preview func(ctx context.Context, api *rest.Config, cluster *api.KafkaCluster) (PlanView, error)
+	// Plugin says that kubectl runs the command, as kubectl castellan.
+	Plugin bool
+	// Interactive says that a person sits at In and can be asked.
+	Interactive bool
+	// Forward opens the way to Kafka in pods; nil when this build cannot.
+	Forward func(api *rest.Config) (Forwarder, error)
+	// LocalStatus prints what runs on this machine; nil when this build knows no such thing.
+	LocalStatus func(ctx context.Context, out io.Writer, dir, output string) error
+}
+
+// Forwarder connects to addresses of the pod network from outside of it.
+type Forwarder interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+	Close() error
 }
 
 // PlanView is what would happen if a spec were applied.
@@ -46,6 +61,7 @@ type PlanStep struct {
 type options struct {
 	Config
 	kubeconfig string
+	context    string
 	dir        string
 	namespace  string
 }
@@ -75,19 +91,23 @@ Help: castellan COMMAND --help, castellan help exit-codes.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.dir, "dir", c.DefaultDir, "folder of the local Castellan")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server (default $KUBECONFIG, then DIR/kubeconfig)")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server (default "+o.order()+")")
+	flags.StringVar(&o.context, "context", "", "context of the kubeconfig; without --kubeconfig and $KUBECONFIG the first file that has it is taken")
+	if c.Plugin {
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl castellan"}
+	}
 	root.AddGroup(
 		&cobra.Group{ID: GroupLocal, Title: "This machine:"},
 		&cobra.Group{ID: groupObjects, Title: "Objects:"},
 		&cobra.Group{ID: groupKafka, Title: "Kafka:"},
 	)
 	for _, command := range []*cobra.Command{
-		applyCommand(o), getCommand(o), describeCommand(o), deleteCommand(o), planCommand(o),
+		applyCommand(o), getCommand(o), describeCommand(o), deleteCommand(o), planCommand(o), statusCommand(o),
 	} {
 		command.GroupID = groupObjects
 		root.AddCommand(command)
 	}
-	for _, command := range []*cobra.Command{topicsCommand(o), produceCommand(o), consumeCommand(o), logsCommand(o)} {
+	for _, command := range []*cobra.Command{topicsCommand(o), produceCommand(o), consumeCommand(o), logsCommand(o), nodeCommand(o)} {
 		command.GroupID = groupKafka
 		root.AddCommand(command)
 	}
@@ -118,7 +138,7 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	fmt.Fprintf(root.ErrOrStderr(), "error: %v\n", err)
 	code := ExitCode(err)
 	if code == ExitUsage {
-		fmt.Fprintln(root.ErrOrStderr(), "See castellan --help.")
+		fmt.Fprintf(root.ErrOrStderr(), "See %s --help.\n", root.DisplayName())
 	}
 	return code
 }

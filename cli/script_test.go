@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"castellan": castellan})
+	testscript.Main(m, map[string]func(){"castellan": castellan, "kubectl-castellan": castellan})
 }
 
 // castellan is the command as a script runs it.
@@ -30,6 +32,11 @@ func castellan() {
 	root := cli.New(cli.Config{
 		Version: "1.2.3", In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Getenv: os.Getenv, DefaultDir: filepath.Join(os.Getenv("WORK"), "castellan"), Preview: fakePreview,
+		Plugin: filepath.Base(os.Args[0]) == "kubectl-castellan", Interactive: os.Getenv("TERMINAL") != "", Forward: fakeForward,
+		LocalStatus: func(_ context.Context, out io.Writer, dir, _ string) error {
+			_, err := fmt.Fprintln(out, "this machine: "+filepath.Base(dir))
+			return err
+		},
 	})
 	code := cli.Execute(ctx, root)
 	stop()
@@ -64,6 +71,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits,
+			"pods":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(makePods(t.Context(), objects, args[0], args[1])) },
 			"somebody-sets-replicas": func(ts *testscript.TestScript, _ bool, args []string) {
 				var c api.KafkaCluster
 				ts.Check(objects.Get(t.Context(), client.ObjectKey{Namespace: args[0], Name: args[1]}, &c))

@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -25,6 +25,9 @@ type target struct {
 	brokers  []string
 	tls      bool
 	files    kafka.TLSFiles
+	direct   bool
+	// forwarder is the way to Kafka in pods, once it was needed.
+	forwarder Forwarder
 }
 
 func (t *target) addFlags(cmd *cobra.Command) {
@@ -33,18 +36,45 @@ func (t *target) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&t.cluster, "cluster", "", "KafkaCluster to speak to (default the only one of the namespace)")
 	flags.StringVar(&t.listener, "listener", "", "its listener to connect to (default the first)")
 	flags.StringSliceVar(&t.brokers, "bootstrap-server", nil, "host:port of any Kafka cluster, without an API server")
+	flags.BoolVar(&t.direct, "direct", false, "connect to pods over the network, not through the API server")
 	flags.BoolVar(&t.tls, "tls", false, "speak TLS to --bootstrap-server")
 	flags.StringVar(&t.files.CA, "tls-ca", "", "PEM file with the CA to trust (implies --tls)")
 	flags.StringVar(&t.files.Cert, "tls-cert", "", "PEM file with the client's certificate (implies --tls)")
 	flags.StringVar(&t.files.Key, "tls-key", "", "PEM file with the client's key")
 }
 
-func (t *target) dial(ctx context.Context) (*kafka.Client, error) {
+// dial connects; the returned client's Close ends all that it goes through.
+func (t *target) dial(ctx context.Context) (*connected, error) {
 	config, err := t.clientConfig(ctx)
 	if err != nil {
-		return nil, err
+		return nil, t.hangUp(err)
 	}
-	return kafka.Dial(ctx, config)
+	client, err := kafka.Dial(ctx, config)
+	if err != nil {
+		return nil, t.hangUp(err)
+	}
+	return &connected{Client: client, target: t}, nil
+}
+
+// connected is a client with the way to it.
+type connected struct {
+	*kafka.Client
+	target *target
+}
+
+// Close ends the connections.
+func (c *connected) Close() {
+	c.Client.Close()
+	_ = c.target.hangUp(nil) // what was to be done is done
+}
+
+// hangUp ends the way to pods, if one was needed.
+func (t *target) hangUp(err error) error {
+	if t.forwarder == nil {
+		return err
+	}
+	defer func() { t.forwarder = nil }()
+	return errors.Join(err, t.forwarder.Close())
 }
 
 func (t *target) clientConfig(ctx context.Context) (kafka.ClientConfig, error) {
@@ -70,15 +100,9 @@ func (t *target) fromCluster(ctx context.Context) (kafka.ClientConfig, error) {
 	if err != nil {
 		return kafka.ClientConfig{}, err
 	}
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, api.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return kafka.ClientConfig{}, fmt.Errorf("register API types: %w", err)
-		}
-	}
-	c, err := client.New(rest, client.Options{Scheme: scheme})
+	c, err := typedClient(rest)
 	if err != nil {
-		return kafka.ClientConfig{}, fmt.Errorf("connect to the API server: %w", err)
+		return kafka.ClientConfig{}, err
 	}
 	cluster, err := t.find(ctx, c, namespace)
 	if err != nil {
@@ -91,15 +115,37 @@ func (t *target) fromCluster(ctx context.Context) (kafka.ClientConfig, error) {
 	config := kafka.ClientConfig{Brokers: strings.Split(listener.BootstrapServers, ","), ID: FieldManager}
 	if listener.CASecretRef != nil {
 		config.TLS, err = trust(ctx, c, client.ObjectKey{Namespace: namespace, Name: listener.CASecretRef.Name})
+		if err != nil {
+			return kafka.ClientConfig{}, err
+		}
 	}
-	return config, err
+	if !t.direct && inPods(cluster) {
+		if t.Forward == nil {
+			return kafka.ClientConfig{}, errors.New("this build cannot reach pods through the API server: use --direct where the pod network is reached")
+		}
+		if t.forwarder, err = t.Forward(rest); err != nil {
+			return kafka.ClientConfig{}, err
+		}
+		config.Dial = t.forwarder.DialContext
+	}
+	return config, nil
+}
+
+// inPods says whether a cluster's nodes are pods.
+func inPods(cluster *api.KafkaCluster) bool {
+	return slices.ContainsFunc(cluster.Spec.Pools, func(p api.Pool) bool { return p.Placement.Kubernetes != nil })
 }
 
 func (t *target) find(ctx context.Context, c client.Client, namespace string) (*api.KafkaCluster, error) {
-	if t.cluster != "" {
+	return findCluster(ctx, c, namespace, t.cluster, "choose one with --cluster")
+}
+
+// findCluster reads the KafkaCluster of that name, or the only one of the namespace.
+func findCluster(ctx context.Context, c client.Client, namespace, name, choose string) (*api.KafkaCluster, error) {
+	if name != "" {
 		cluster := &api.KafkaCluster{}
-		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: t.cluster}, cluster); err != nil {
-			return nil, fmt.Errorf("read KafkaCluster %s/%s: %w", namespace, t.cluster, err)
+		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, cluster); err != nil {
+			return nil, fmt.Errorf("read KafkaCluster %s/%s: %w", namespace, name, err)
 		}
 		return cluster, nil
 	}
@@ -111,14 +157,14 @@ func (t *target) find(ctx context.Context, c client.Client, namespace string) (*
 	case 1:
 		return &clusters.Items[0], nil
 	case 0:
-		return nil, &NotFoundError{Message: fmt.Sprintf("there is no KafkaCluster in namespace %s: name another namespace with -n, or give --bootstrap-server", namespace)}
+		return nil, &NotFoundError{Message: fmt.Sprintf("there is no KafkaCluster in namespace %s: name another namespace with -n", namespace)}
 	}
 	names := make([]string, len(clusters.Items))
 	for i := range clusters.Items {
 		names[i] = clusters.Items[i].Name
 	}
 	slices.Sort(names)
-	return nil, usagef("namespace %s has several KafkaClusters: choose one with --cluster: %s", namespace, strings.Join(names, ", "))
+	return nil, usagef("namespace %s has several KafkaClusters: %s: %s", namespace, choose, strings.Join(names, ", "))
 }
 
 func (t *target) choose(cluster *api.KafkaCluster) (api.ListenerStatus, error) {

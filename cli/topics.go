@@ -205,5 +205,5 @@ func (t *target) withClient(ctx context.Context, do func(*kafka.Client) error) e
 		return err
 	}
 	defer c.Close()
-	return do(c)
+	return do(c.Client)
 }

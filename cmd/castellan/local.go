@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,40 +111,27 @@ func (w wiring) downCommand() *cobra.Command {
 	return cmd
 }
 
-func (w wiring) statusCommand() *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show what runs on this machine",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := filepath.Abs(cmd.Flag("dir").Value.String())
-			if err != nil {
-				return fmt.Errorf("find --dir: %w", err)
-			}
-			s := local.ReadStatus(cmd.Context(), local.Dir(dir))
-			switch output {
-			case "":
-				s.Print(cmd.OutOrStdout())
-				return nil
-			case "json", "yaml":
-				data, err := yaml.Marshal(s)
-				if err == nil && output == "json" {
-					data, err = yaml.YAMLToJSON(data)
-					data = append(data, '\n')
-				}
-				if err != nil {
-					return fmt.Errorf("write the status: %w", err)
-				}
-				_, err = cmd.OutOrStdout().Write(data)
-				return err
-			default:
-				return &cli.UsageError{Err: fmt.Errorf("unknown output format %q: use json or yaml", output)}
-			}
-		},
+// localStatus prints what runs on this machine.
+func localStatus(ctx context.Context, out io.Writer, given, output string) error {
+	dir, err := filepath.Abs(given)
+	if err != nil {
+		return fmt.Errorf("find --dir: %w", err)
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "output format: json, yaml")
-	return cmd
+	s := local.ReadStatus(ctx, local.Dir(dir))
+	if output == "" {
+		s.Print(out)
+		return nil
+	}
+	data, err := yaml.Marshal(s)
+	if err == nil && output == "json" {
+		data, err = yaml.YAMLToJSON(data)
+		data = append(data, '\n')
+	}
+	if err != nil {
+		return fmt.Errorf("write the status: %w", err)
+	}
+	_, err = out.Write(data)
+	return err
 }
 
 func (w wiring) serverCommand() *cobra.Command {

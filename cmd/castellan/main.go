@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -42,13 +43,15 @@ func run() int {
 	root := cli.New(cli.Config{
 		Version: w.version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Getenv: os.Getenv, DefaultDir: string(dir), Preview: preview(),
+		Plugin: isPlugin(os.Args[0]), Interactive: term.IsTerminal(int(os.Stdin.Fd())),
+		Forward: forwarder, LocalStatus: localStatus,
 	})
-	for _, command := range []*cobra.Command{w.upCommand(), w.downCommand(), w.statusCommand(), w.serverCommand(), controlPlaneCommand()} {
+	for _, command := range []*cobra.Command{w.upCommand(), w.downCommand(), w.serverCommand(), controlPlaneCommand()} {
 		command.GroupID = cli.GroupLocal
 		root.AddCommand(command)
 	}
 	root.AddCommand(execRecordedCommand())
-	root.AddCommand(w.processCommands()...)
+	addCommands(root, w.processCommands()...)
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		if cmd.GroupID != "" || cmd.HasParent() && cmd.Parent().GroupID != "" {
 			// A person reads the terminal: what libraries have to say comes as an error.
