@@ -142,7 +142,7 @@ func (w validator) validate(ctx context.Context, req admission.Request) admissio
 }
 
 func (w validator) problems(ctx context.Context, kc *api.KafkaCluster) ([]cluster.Problem, error) {
-	revisions, err := w.revisions.List(ctx, kc)
+	revisions, err := w.revisions.List(ctx, kc, engine.Fresh)
 	if err != nil {
 		return nil, err
 	}

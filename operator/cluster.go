@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,7 @@ import (
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
+	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
 const (
@@ -45,15 +47,16 @@ type clusterReconciler struct {
 	engine  *engine.Engine
 	clients *kafka.Clients
 	events  events.EventRecorder
+	rights  *RightsCheck
+	on      substrates
 	log     *slog.Logger
 }
 
 // Reconcile makes one pass and reports it.
 func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	kc := &api.KafkaCluster{}
-	// Past the cache: a pass on an outdated spec could restart a node for a change that was
-	// taken back.
-	if err := r.live.Get(ctx, req.NamespacedName, kc); err != nil {
+	// The engine reads it again past the cache before it does anything.
+	if err := r.client.Get(ctx, req.NamespacedName, kc); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if kc.DeletionTimestamp == nil {
@@ -93,8 +96,10 @@ func (r *clusterReconciler) patchFinalizer(ctx context.Context, kc *api.KafkaClu
 // failed says in the status why no pass could be made; the next try comes soon.
 func (r *clusterReconciler) failed(ctx context.Context, kc *api.KafkaCluster, err error) (reconcile.Result, error) {
 	r.log.WarnContext(ctx, "pass failed", slog.String("cluster", kc.Namespace+"/"+kc.Name), slog.Any("error", err))
+	r.rights.Note(err)
+	why := append(r.rights.Missing(ctx, kc.Namespace), err.Error())
 	status := *kc.Status.DeepCopy()
-	health.PassFailed(&status, kc.Generation, err.Error())
+	health.PassFailed(&status, kc.Generation, strings.Join(why, "; "))
 	if err := r.report(ctx, kc, status); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -142,14 +147,21 @@ func (r *clusterReconciler) report(ctx context.Context, kc *api.KafkaCluster, st
 }
 
 func (r *clusterReconciler) setup(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named("kafkacluster").
 		For(&api.KafkaCluster{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&api.KafkaNode{}, handler.EnqueueRequestsFromMapFunc(clusterOfNode)).
-		Watches(&api.Package{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster)).
-		Watches(&api.Host{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers})
+	if r.on.hosts != nil {
+		b.Watches(&api.Package{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster)).
+			Watches(&api.Host{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{})))
+	}
+	if r.on.pods != nil {
+		for _, kind := range kubesub.WatchedByCluster() {
+			b.Watches(kind, handler.EnqueueRequestsFromMapFunc(kubesub.ClusterRequests))
+		}
+	}
+	return b.Complete(r)
 }
 
 func clusterOfNode(_ context.Context, o client.Object) []reconcile.Request {

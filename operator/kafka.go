@@ -8,10 +8,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
+	corekube "castellan.dev/castellan/core/kube"
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/pki"
+	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
 // kafkaPort lets the engine speak to Kafka as the cluster's operator.
@@ -63,13 +66,24 @@ func (k kafkaPort) Do(ctx context.Context, of *api.KafkaCluster, at engine.Endpo
 }
 
 // certificatesPort issues certificates as Secrets.
-type certificatesPort struct{ pki pki.Store }
+type certificatesPort struct {
+	pki  pki.Store
+	pods *kubesub.Realizer
+}
 
 // Ensure implements engine.Certificates.
 func (c certificatesPort) Ensure(ctx context.Context, of *api.KafkaCluster, nodes []plan.Node) (map[int32]api.NodeCertificates, error) {
+	begin, err := c.bootstrapNames(ctx, of, nodes)
+	if err != nil {
+		return nil, err
+	}
 	wanted := make([]pki.Node, 0, len(nodes))
 	for _, n := range nodes {
-		wanted = append(wanted, pki.Node{ID: n.Spec.NodeID, Address: n.Spec.Address})
+		w := pki.Node{ID: n.Spec.NodeID, Address: n.Spec.Address}
+		if n.Spec.Host == "" {
+			w.Names = append(exposedNames(n), begin...)
+		}
+		wanted = append(wanted, w)
 	}
 	got, err := c.pki.Ensure(ctx, of, wanted)
 	if err != nil {
@@ -80,6 +94,42 @@ func (c certificatesPort) Ensure(ctx context.Context, of *api.KafkaCluster, node
 		out[id] = api.NodeCertificates{Digest: cert.Digest, NotAfter: metav1Time(cert.NotAfter)}
 	}
 	return out, nil
+}
+
+// exposedNames are the addresses under which clients reach one broker from outside.
+func exposedNames(n plan.Node) []string {
+	var names []string
+	for _, e := range n.Spec.Exposures {
+		names = append(names, e.Host, e.Address)
+		if at := n.Status.Placement; e.AddressType != "" && at != nil {
+			names = append(names, at.Addresses[string(e.AddressType)])
+		}
+	}
+	return names
+}
+
+// bootstrapNames are those under which clients reach any broker of pods to begin with.
+func (c certificatesPort) bootstrapNames(ctx context.Context, of *api.KafkaCluster, nodes []plan.Node) ([]string, error) {
+	if c.pods == nil {
+		return nil, nil
+	}
+	names := []string{corekube.BootstrapAddress(of.Namespace, of.Name), corekube.BootstrapService(of.Name)}
+	shared, err := sharedPort{c.pods}.Observe(ctx, of, engine.Cached)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range of.Spec.Listeners {
+		host, _ := cluster.FillBootstrap(of.Namespace, of.Name, l)
+		names = append(names, host, shared.Bootstrap[l.Name].Address)
+	}
+	for _, n := range nodes { // a NodePort is open on every machine
+		for _, e := range n.Spec.Exposures {
+			if at := n.Status.Placement; e.AddressType != "" && at != nil {
+				names = append(names, at.Addresses[string(e.AddressType)])
+			}
+		}
+	}
+	return names, nil
 }
 
 // Delete implements engine.Certificates.

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -9,24 +10,31 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	corehost "castellan.dev/castellan/core/host"
-	hostsub "castellan.dev/castellan/substrate/host"
+	"castellan.dev/castellan/engine"
+	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
 // nodeReconciler realizes KafkaNodes and reports what they are. It asks nobody: what the
 // spec says is made so at once.
 type nodeReconciler struct {
 	client client.Client
-	hosts  *hostsub.Realizer
-	log    *slog.Logger
+	on     substrates
+	// reports are nodes of which a supervisor said something new.
+	reports chan event.TypedGenericEvent[types.NamespacedName]
+	log     *slog.Logger
 }
 
 // Reconcile realizes one node.
@@ -38,23 +46,34 @@ func (r *nodeReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	if node.DeletionTimestamp != nil {
 		return r.remove(ctx, node)
 	}
-	if err := r.hosts.Apply(ctx, *node); err != nil {
-		return reconcile.Result{}, err
-	}
-	status, err := r.hosts.Status(ctx, *node)
+	on := r.on.of(node)
+	applied := on.Apply(ctx, *node)
+	status, err := on.Status(ctx, *node, engine.Cached)
 	if err != nil {
+		return reconcile.Result{}, errors.Join(applied, err)
+	}
+	if applied != nil && !status.Ready {
+		// What keeps a node from being made is what it waits for.
+		status.Reason, status.Message = reasonNotApplied, applied.Error()
+	}
+	if err := errors.Join(r.report(ctx, node, status), applied); err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.report(ctx, node, status); err != nil {
-		return reconcile.Result{}, err
+	again, err := r.again(ctx, node)
+	return reconcile.Result{RequeueAfter: again}, err
+}
+
+// reasonNotApplied is why a node waits whose objects the API server does not take.
+const reasonNotApplied = "NotApplied"
+
+// again is when to look without an event. A silent host makes none: look when its Lease
+// would have ended. Pods make events.
+func (r *nodeReconciler) again(ctx context.Context, node *api.KafkaNode) (time.Duration, error) {
+	if isPod(node) {
+		return resync, nil
 	}
-	_, until, err := r.hosts.Alive(ctx, node.Spec.Host)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	// A silent host makes no event; look when its Lease would have ended.
-	again := max(time.Until(until)+time.Second, 5*time.Second)
-	return reconcile.Result{RequeueAfter: again}, nil
+	_, until, err := r.on.hosts.Alive(ctx, node.Spec.Host)
+	return max(time.Until(until)+time.Second, 5*time.Second), err
 }
 
 func (r *nodeReconciler) remove(ctx context.Context, node *api.KafkaNode) (reconcile.Result, error) {
@@ -65,7 +84,7 @@ func (r *nodeReconciler) remove(ctx context.Context, node *api.KafkaNode) (recon
 	if node.Annotations[removeData] == "true" {
 		data = api.DeletionDelete
 	}
-	gone, err := r.hosts.Remove(ctx, *node, data)
+	gone, err := r.on.of(node).Remove(ctx, *node, data)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -92,13 +111,39 @@ func (r *nodeReconciler) report(ctx context.Context, node *api.KafkaNode, status
 }
 
 func (r *nodeReconciler) setup(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named("kafkanode").
 		For(&api.KafkaNode{}).
-		Watches(&api.HostProcess{}, handler.EnqueueRequestsFromMapFunc(nodeOfProcess)).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.nodeOfSecret)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers})
+	if r.on.hosts != nil {
+		b.Watches(&api.HostProcess{}, handler.EnqueueRequestsFromMapFunc(nodeOfProcess))
+	}
+	if r.on.pods != nil {
+		for _, kind := range kubesub.WatchedByNode() {
+			b.Watches(kind, handler.EnqueueRequestsFromMapFunc(kubesub.NodeRequests))
+		}
+		if r.on.pods.Sees().Machines {
+			b.Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.on.pods.MachineRequests), builder.WithPredicates(kubesub.MachineChanged()))
+		}
+		b.WatchesRawSource(source.TypedChannel(r.reports, reportedNode{}))
+	}
+	return b.Complete(r)
+}
+
+// reported is told of nodes of which a supervisor says something new.
+func (r *nodeReconciler) reported(node types.NamespacedName) {
+	r.reports <- event.TypedGenericEvent[types.NamespacedName]{Object: node}
+}
+
+// reportedNode asks to look at the node that a report is about.
+type reportedNode struct {
+	handler.TypedFuncs[types.NamespacedName, reconcile.Request]
+}
+
+// Generic implements handler.TypedEventHandler.
+func (reportedNode) Generic(_ context.Context, e event.TypedGenericEvent[types.NamespacedName], queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	queue.Add(reconcile.Request{NamespacedName: e.Object})
 }
 
 func nodeOfProcess(_ context.Context, o client.Object) []reconcile.Request {

@@ -18,6 +18,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/plan"
+	"castellan.dev/castellan/engine"
 	hostsub "castellan.dev/castellan/substrate/host"
 )
 
@@ -28,12 +29,15 @@ const (
 	removeData = "castellan.dev/remove-data"
 )
 
-// nodesPort reads and writes KafkaNodes, past the cache, and takes their facts from the
-// substrate.
+// replaceVolumes on a KafkaNode is a user's word that its volumes are lost for good; another
+// value is another request.
+const replaceVolumes = "castellan.dev/replace-volumes"
+
+// nodesPort reads and writes KafkaNodes and takes their facts from their substrates.
 type nodesPort struct {
 	client client.Client
 	live   client.Reader
-	hosts  *hostsub.Realizer
+	on     substrates
 	seen   *seenNodes
 }
 
@@ -87,19 +91,30 @@ func (s *seenNodes) changed(cluster client.ObjectKey, name string, generation in
 func nodeName(cluster string, id int32) string { return fmt.Sprintf("%s-%d", cluster, id) }
 
 // List implements engine.Nodes.
-func (p nodesPort) List(ctx context.Context, of *api.KafkaCluster) ([]plan.Node, error) {
+func (p nodesPort) List(ctx context.Context, of *api.KafkaCluster, how engine.Freshness) ([]plan.Node, error) {
+	from := client.Reader(p.client)
+	if how == engine.Fresh {
+		from = p.live
+	}
 	var list api.KafkaNodeList
-	if err := p.live.List(ctx, &list, client.InNamespace(of.Namespace), client.MatchingLabels{LabelCluster: of.Name}); err != nil {
+	if err := from.List(ctx, &list, client.InNamespace(of.Namespace), client.MatchingLabels{LabelCluster: of.Name}); err != nil {
 		return nil, err
 	}
-	p.seen.read(client.ObjectKeyFromObject(of), list.Items)
+	if how == engine.Fresh {
+		p.seen.read(client.ObjectKeyFromObject(of), list.Items)
+	}
 	nodes := make([]plan.Node, 0, len(list.Items))
 	for i := range list.Items {
-		st, err := p.hosts.Status(ctx, list.Items[i])
+		node := &list.Items[i]
+		st, err := p.on.of(node).Status(ctx, *node, how)
 		if err != nil {
-			return nil, fmt.Errorf("read the state of node %s: %w", list.Items[i].Name, err)
+			return nil, fmt.Errorf("read the state of node %s: %w", node.Name, err)
 		}
-		nodes = append(nodes, plan.Node{Spec: list.Items[i].Spec, Status: st, Rack: list.Items[i].Spec.Rack})
+		rack := node.Spec.Rack
+		if isPod(node) && st.Placement != nil {
+			rack = st.Placement.Zone
+		}
+		nodes = append(nodes, plan.Node{Spec: node.Spec, Status: st, Rack: rack, ReplaceAsked: node.Annotations[replaceVolumes]})
 	}
 	slices.SortFunc(nodes, func(a, b plan.Node) int { return int(a.Spec.NodeID) - int(b.Spec.NodeID) })
 	return nodes, nil
@@ -110,7 +125,7 @@ func (p nodesPort) Write(ctx context.Context, of *api.KafkaCluster, spec *api.Ka
 	node := &api.KafkaNode{ObjectMeta: metav1.ObjectMeta{Namespace: of.Namespace, Name: nodeName(of.Name, spec.NodeID)}}
 	if spec.Host != "" {
 		ports := slices.Sorted(maps.Values(spec.Ports))
-		if err := p.hosts.Claim(ctx, spec.Host, ports, hostsub.Owner(*node)); err != nil {
+		if err := p.on.hosts.Claim(ctx, spec.Host, ports, hostsub.Owner(*node)); err != nil {
 			return err
 		}
 	}
@@ -183,6 +198,9 @@ type catalogPort struct {
 
 // Packages implements engine.Catalog.
 func (p catalogPort) Packages(ctx context.Context) ([]api.Package, error) {
+	if p.hosts == nil {
+		return nil, nil // no host is served, so nothing runs a Package
+	}
 	var list api.PackageList
 	err := p.client.List(ctx, &list)
 	return list.Items, err
@@ -190,6 +208,9 @@ func (p catalogPort) Packages(ctx context.Context) ([]api.Package, error) {
 
 // Hosts implements engine.Catalog.
 func (p catalogPort) Hosts(ctx context.Context) ([]plan.Host, []api.Host, error) {
+	if p.hosts == nil {
+		return nil, nil, nil
+	}
 	var list api.HostList
 	if err := p.client.List(ctx, &list); err != nil {
 		return nil, nil, err

@@ -9,6 +9,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/controlplanetest"
+	"castellan.dev/castellan/engine"
 	hostsub "castellan.dev/castellan/substrate/host"
 )
 
@@ -61,12 +62,12 @@ func TestWriteTakesNothingBackThatAnotherOperatorDid(t *testing.T) {
 }
 
 func portOf(c client.Client) nodesPort {
-	return nodesPort{client: c, live: c, hosts: hostsub.New(c, c), seen: newSeenNodes()}
+	return nodesPort{client: c, live: c, on: substrates{hosts: hostsub.New(c, c)}, seen: newSeenNodes()}
 }
 
 func list(t *testing.T, p nodesPort, kc *api.KafkaCluster) {
 	t.Helper()
-	if _, err := p.List(t.Context(), kc); err != nil {
+	if _, err := p.List(t.Context(), kc, engine.Fresh); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/plan"
+	"castellan.dev/castellan/engine"
 )
 
 // LabelCluster names the KafkaCluster that an object belongs to.
@@ -28,17 +29,21 @@ func metav1Time(t time.Time) *metav1.Time {
 	return &m
 }
 
-// revisionsPort keeps ClusterRevisions; it reads past the cache, so that a restarted or
-// lagging operator never gives a number or a node id twice.
+// revisionsPort keeps ClusterRevisions. What is written rests on a list past the cache, so
+// that a restarted or lagging operator never gives a number or a node id twice.
 type revisionsPort struct {
 	client client.Client
 	live   client.Reader
 }
 
 // List implements engine.Revisions.
-func (r revisionsPort) List(ctx context.Context, of *api.KafkaCluster) ([]api.ClusterRevision, error) {
+func (r revisionsPort) List(ctx context.Context, of *api.KafkaCluster, how engine.Freshness) ([]api.ClusterRevision, error) {
+	from := client.Reader(r.client)
+	if how == engine.Fresh {
+		from = r.live
+	}
 	var list api.ClusterRevisionList
-	if err := r.live.List(ctx, &list, client.InNamespace(of.Namespace), client.MatchingLabels{LabelCluster: of.Name}); err != nil {
+	if err := from.List(ctx, &list, client.InNamespace(of.Namespace), client.MatchingLabels{LabelCluster: of.Name}); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(list.Items, func(a, b api.ClusterRevision) int { return cmp.Compare(a.Spec.Number, b.Spec.Number) })

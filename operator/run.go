@@ -23,6 +23,7 @@ import (
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
 	hostsub "castellan.dev/castellan/substrate/host"
+	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
 // LeaseName is the operator's one Lease.
@@ -160,8 +161,9 @@ func (c Config) lock(renew time.Duration) (resourcelock.Interface, error) { //no
 }
 
 // Preview says what a KafkaCluster would lead to, from the facts of now; nothing is done
-// and nothing is written. It is the engine's own Resolve and Compute.
-func Preview(ctx context.Context, config *rest.Config, kc *api.KafkaCluster) (plan.Plan, []cluster.Problem, error) {
+// and nothing is written. It is the engine's own Resolve and Compute. Kafka is reached by
+// dial; nil dials its addresses.
+func Preview(ctx context.Context, config *rest.Config, kc *api.KafkaCluster, dial kafka.DialFunc) (plan.Plan, []cluster.Problem, error) {
 	scheme, err := Scheme()
 	if err != nil {
 		return plan.Plan{}, nil, err
@@ -170,8 +172,8 @@ func Preview(ctx context.Context, config *rest.Config, kc *api.KafkaCluster) (pl
 	if err != nil {
 		return plan.Plan{}, nil, fmt.Errorf("reach the API server: %w", err)
 	}
-	clients := kafka.NewClients(kafka.Options{})
+	clients := kafka.NewClients(kafka.Options{Dial: dial})
 	defer clients.Close()
-	w := wire(c, c, hostsub.New(c, c), clients)
+	w := wire(c, c, substrates{hosts: hostsub.New(c, c), pods: kubesub.New(c, c, nil)}, clients)
 	return w.engine.Preview(ctx, kc)
 }

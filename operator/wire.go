@@ -3,10 +3,14 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/engine"
@@ -14,28 +18,40 @@ import (
 	"castellan.dev/castellan/packages"
 	"castellan.dev/castellan/pki"
 	hostsub "castellan.dev/castellan/substrate/host"
+	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
 // setup adds to the manager what the operator does.
 func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
-	realizer := hostsub.New(mgr.GetClient(), mgr.GetAPIReader())
-	w := wire(mgr.GetClient(), mgr.GetAPIReader(), realizer, clients)
-	recorder := mgr.GetEventRecorder("castellan-operator")
-	errs := []error{
-		(&clusterReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), engine: w.engine, clients: clients, events: recorder, log: c.Log}).setup(mgr),
-		(&nodeReconciler{client: mgr.GetClient(), hosts: realizer, log: c.Log}).setup(mgr),
-	}
+	cached, live := mgr.GetClient(), mgr.GetAPIReader()
+	nodes := &nodeReconciler{client: cached, log: c.Log}
 	var known func(context.Context) ([]api.Package, error)
+	var errs []error
 	if c.serves(SubstrateHost) {
-		errs = append(errs, (&packageReconciler{client: mgr.GetClient(), store: &packages.Store{Dir: c.PackagesDir}, log: c.Log}).setup(mgr))
+		nodes.on.hosts = hostsub.New(cached, live)
+		errs = append(errs, (&packageReconciler{client: cached, store: &packages.Store{Dir: c.PackagesDir}, log: c.Log}).setup(mgr))
 		// Past the cache: a Package may stand in the same file, just before its cluster.
-		known = catalogPort{client: mgr.GetAPIReader(), hosts: realizer}.Packages
+		known = catalogPort{client: live, hosts: nodes.on.hosts}.Packages
 	}
 	var rights *RightsCheck
 	if c.serves(SubstrateKubernetes) {
-		rights = newRightsCheck(mgr.GetClient(), c)
-		errs = append(errs, mgr.Add(&rightsReporter{client: mgr.GetClient(), live: mgr.GetAPIReader(), rights: rights, namespaces: c.namespaces(), log: c.Log}))
+		nodes.reports = make(chan event.TypedGenericEvent[types.NamespacedName], 1024)
+		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, nil, nodes.reported)
+		errs = append(errs, mgr.Add(reports))
+		nodes.on.pods = kubesub.New(cached, live, reports)
+		if err := look(live, nodes.on.pods); err != nil {
+			return err
+		}
+		rights = newRightsCheck(cached, c)
+		errs = append(errs, mgr.Add(&rightsReporter{client: cached, live: live, rights: rights, namespaces: c.namespaces(), log: c.Log}))
 	}
+	w := wire(cached, live, nodes.on, clients)
+	w.engine.Supervisor = c.SupervisorImage
+	recorder := mgr.GetEventRecorder("castellan-operator")
+	errs = append(errs,
+		(&clusterReconciler{client: cached, live: live, engine: w.engine, clients: clients, events: recorder, rights: rights, on: nodes.on, log: c.Log}).setup(mgr),
+		nodes.setup(mgr),
+	)
 	return errors.Join(append(errs, addProbes(mgr), addAdmission(mgr, c, rights, w.revisions, known))...)
 }
 
@@ -46,18 +62,47 @@ type wired struct {
 	catalog   catalogPort
 }
 
-func wire(c client.Client, live client.Reader, realizer *hostsub.Realizer, clients *kafka.Clients) wired {
+func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Clients) wired {
 	store := pki.Store{Client: c}
 	w := wired{
 		revisions: revisionsPort{client: c, live: live},
-		catalog:   catalogPort{client: c, hosts: realizer},
+		catalog:   catalogPort{client: c, hosts: on.hosts},
 	}
 	w.engine = &engine.Engine{
 		Kafka:     kafkaPort{clients: clients, pki: store},
-		Nodes:     nodesPort{client: c, live: live, hosts: realizer, seen: newSeenNodes()},
+		Nodes:     nodesPort{client: c, live: live, on: on, seen: newSeenNodes()},
 		Catalog:   w.catalog,
-		Revisions: w.revisions, Certificates: certificatesPort{pki: store},
+		Revisions: w.revisions, Certificates: certificatesPort{pki: store, pods: on.pods},
+		Shared: sharedPort{on.pods}, Reread: reread(live),
 		Fresh: randomIDs, Now: time.Now, CASecret: pki.TrustSecretName,
 	}
 	return w
+}
+
+// reread reads a KafkaCluster past the cache.
+func reread(live client.Reader) func(context.Context, *api.KafkaCluster) (*api.KafkaCluster, error) {
+	return func(ctx context.Context, kc *api.KafkaCluster) (*api.KafkaCluster, error) {
+		fresh := &api.KafkaCluster{}
+		err := live.Get(ctx, client.ObjectKeyFromObject(kc), fresh)
+		if apierrors.IsNotFound(err) {
+			return nil, nil //nolint:nilnil // there is none, says the contract
+		}
+		return fresh, err
+	}
+}
+
+// lookTimeout bounds the two requests that try what may be read.
+const lookTimeout = 30 * time.Second
+
+// look finds out what the operator may read beside the clusters' own namespaces. What it may
+// not is named by the check of rights.
+func look(live client.Reader, pods *kubesub.Realizer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	sight, _, err := kubesub.Look(ctx, live)
+	if err != nil {
+		return fmt.Errorf("look at what may be read: %w", err)
+	}
+	pods.SetSight(sight)
+	return nil
 }

@@ -136,10 +136,21 @@ func (p *pass) keepIdentities() {
 		p.block(w.ID, "OtherNode", fmt.Sprintf("node %d is left as it is: %s; put the spec back, or give new nodes other ids", w.ID, why), true)
 		*w = cluster.Node{
 			ID: w.ID, Pool: n.Spec.Pool, Roles: n.Spec.Roles, Process: n.Spec.Process, Dynamic: n.Spec.Dynamic,
-			Volumes: w.Volumes, Hosts: w.Hosts, Ports: n.Spec.Ports, Kubernetes: w.Kubernetes, Exposures: w.Exposures,
+			Volumes: volumesAsTheyAre(&n.Spec), Hosts: w.Hosts, Ports: n.Spec.Ports, Kubernetes: isPod(&n.Spec), Exposures: n.Spec.Exposures,
 		}
 	}
 }
+
+func volumesAsTheyAre(is *api.KafkaNodeSpec) []api.Volume {
+	out := make([]api.Volume, 0, len(is.Volumes))
+	for _, v := range is.Volumes {
+		out = append(out, api.Volume{Name: v.Name, Size: v.Size, StorageClassName: v.StorageClassName})
+	}
+	return out
+}
+
+// isPod says whether a node that exists is a pod.
+func isPod(is *api.KafkaNodeSpec) bool { return is.Host == "" && is.Process.Image != "" }
 
 // otherNode says what makes a wanted node another one than the one that exists.
 func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
@@ -148,7 +159,7 @@ func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 		return fmt.Sprintf("its roles cannot change from %v to %v", is.Roles, w.Roles)
 	case w.Pool != is.Pool:
 		return fmt.Sprintf("it belongs to pool %s, not to %s", is.Pool, w.Pool)
-	case w.Kubernetes != (is.Host == "" && is.Process.Image != ""):
+	case w.Kubernetes != isPod(is):
 		return "it cannot move between hosts and Kubernetes"
 	case !slices.Equal(w.Process.Volumes, is.Process.Volumes) && !(w.Kubernetes && begins(w.Process.Volumes, is.Process.Volumes)):
 		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
@@ -217,14 +228,17 @@ func (p *pass) hostRack(name string) (rack string, known bool) {
 
 // missingPorts gives ports to listeners that a node does not have yet.
 func (p *pass) missingPorts(n *Node) (map[string]int32, string) {
+	if p.wanted[n.Spec.NodeID].Kubernetes {
+		return p.podPorts(n), ""
+	}
 	missing := map[string]int32{}
 	for name, port := range p.wanted[n.Spec.NodeID].Ports {
 		if _, ok := n.Spec.Ports[name]; !ok {
 			missing[name] = port
 		}
 	}
-	if len(missing) == 0 || p.wanted[n.Spec.NodeID].Kubernetes {
-		return missing, "" // a pod has every port for itself
+	if len(missing) == 0 {
+		return missing, ""
 	}
 	for i := range p.have.Hosts {
 		h := &p.have.Hosts[i]

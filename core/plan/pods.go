@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
@@ -46,6 +47,23 @@ func (p *pass) podVolumes(w *cluster.Node, have []api.NodeVolume) []api.NodeVolu
 	return out
 }
 
+// podPorts are the ports that a pod does not have yet. It has every port for itself, so a
+// listener that comes back gets the one it now asks for, lest another has its old one.
+func (p *pass) podPorts(n *Node) map[string]int32 {
+	missing := map[string]int32{}
+	for name, port := range p.wanted[n.Spec.NodeID].Ports {
+		if n.Spec.Ports[name] != port && (n.Spec.Ports[name] == 0 || !listens(&n.Spec.Process, name)) {
+			missing[name] = port
+		}
+	}
+	return missing
+}
+
+// listens says whether a process has a client listener.
+func listens(process *api.ProcessSpec, listener string) bool {
+	return slices.ContainsFunc(process.Listeners, func(l api.NodeListener) bool { return l.Name == listener })
+}
+
 // podExposures are the exposures that a node should have, with everything that was given.
 // Those of listeners that the process still has stay until it has them no more.
 func (p *pass) podExposures(w *cluster.Node, n *Node) []api.NodeExposure {
@@ -57,8 +75,7 @@ func (p *pass) podExposures(w *cluster.Node, n *Node) []api.NodeExposure {
 		return out
 	}
 	for _, old := range n.Spec.Exposures {
-		runs := slices.ContainsFunc(n.Spec.Process.Listeners, func(l api.NodeListener) bool { return l.Name == old.Listener })
-		if runs && !slices.ContainsFunc(out, func(e api.NodeExposure) bool { return e.Listener == old.Listener }) {
+		if listens(&n.Spec.Process, old.Listener) && !slices.ContainsFunc(out, func(e api.NodeExposure) bool { return e.Listener == old.Listener }) {
 			out = append(out, old)
 		}
 	}
@@ -75,7 +92,10 @@ func (p *pass) given(e api.NodeExposure, n *Node) api.NodeExposure {
 	}
 	if i := slices.IndexFunc(n.Spec.Exposures, func(old api.NodeExposure) bool { return old.Listener == e.Listener }); i >= 0 {
 		old := n.Spec.Exposures[i]
-		e.NodePort, e.Address = old.NodePort, old.Address
+		e.NodePort = old.NodePort
+		if old.Type == e.Type {
+			e.Address = old.Address
+		}
 		if old.BootstrapNodePort != 0 {
 			e.BootstrapNodePort = old.BootstrapNodePort
 		}
@@ -133,7 +153,7 @@ func sameExposure(a, b api.NodeExposure) bool {
 
 // bootstrapAddresses names load balancers to begin with that have no address yet.
 func (p *pass) bootstrapAddresses() {
-	if !slices.ContainsFunc(p.want.Nodes, func(n cluster.Node) bool { return n.Kubernetes }) {
+	if p.want.State == api.StateStopped || !slices.ContainsFunc(p.want.Nodes, func(n cluster.Node) bool { return n.Kubernetes }) {
 		return
 	}
 	for _, l := range p.want.Listeners {
@@ -144,11 +164,14 @@ func (p *pass) bootstrapAddresses() {
 	}
 }
 
-// ungiven says which address a running broker would wait for in vain if it restarted now.
+// ungiven says which address a broker would wait for in vain if it restarted now. What a
+// listener waits for that is no longer wanted holds nothing up.
 func (p *pass) ungiven(n *Node) string {
 	for _, e := range p.spec(n.Spec.NodeID).Exposures {
 		what := ""
 		switch {
+		case !listens(&p.wanted[n.Spec.NodeID].Process, e.Listener):
+			continue
 		case e.Type == api.ExposureNodePort && e.NodePort == 0:
 			what = "a port"
 		case e.Type == api.ExposureLoadBalancer && e.Host == "" && e.Address == "":
@@ -163,15 +186,16 @@ func (p *pass) ungiven(n *Node) string {
 }
 
 // noteDirectories notes the ids of a pod's log directories: an empty volume without a noted
-// id was never used.
+// id was never used. What is known of a silent node may be that of volumes it no longer has.
 func (p *pass) noteDirectories(n *Node, spec *api.KafkaNodeSpec) (noted bool) {
-	if !p.wanted[spec.NodeID].Kubernetes {
+	if !p.wanted[spec.NodeID].Kubernetes || n.Status.State == api.NodeUnknown || spec.Volumes[0].Claim != n.Spec.Volumes[0].Claim {
 		return false
 	}
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
 		for _, found := range n.Status.Volumes {
-			if found.Name == v.Name && found.DirectoryID != "" && found.DirectoryID != v.DirectoryID {
+			own := found.ClusterID == spec.ClusterID && found.NodeID != nil && *found.NodeID == spec.NodeID
+			if own && found.Name == v.Name && found.DirectoryID != "" && found.DirectoryID != v.DirectoryID {
 				v.DirectoryID, noted = found.DirectoryID, true
 			}
 		}
@@ -210,7 +234,7 @@ func (p *pass) replaceVolumes() {
 	for _, n := range p.existing() {
 		asked := n.ReplaceAsked != "" && n.ReplaceAsked != n.Spec.Replaced
 		lost := n.Status.Placement != nil && n.Status.Placement.Lost
-		if !p.wanted[n.Spec.NodeID].Kubernetes || !asked && !lost || !p.mayReplace(n) {
+		if !p.wanted[n.Spec.NodeID].Kubernetes || !asked && !lost || !p.mayReplace(n, asked) {
 			continue
 		}
 		spec := p.spec(n.Spec.NodeID)
@@ -218,6 +242,10 @@ func (p *pass) replaceVolumes() {
 			v := &spec.Volumes[i]
 			v.Claim = kube.ClaimName(v.Name, p.want.Name, spec.NodeID, kube.Attempt(v.Claim)+1)
 			v.DirectoryID = ""
+		}
+		if spec.Storage != nil && spec.Storage.Answer == api.StorageBootstrap {
+			// What it formatted may have been seen by nobody, but it may have voted.
+			spec.Storage.Answer = api.StorageAdopt
 		}
 		reason := "a user says that its volumes are lost"
 		if asked {
@@ -231,14 +259,19 @@ func (p *pass) replaceVolumes() {
 
 // mayReplace checks, with facts of this pass, that the cluster can do without what was on
 // the volumes.
-func (p *pass) mayReplace(n *Node) bool {
+func (p *pass) mayReplace(n *Node, asked bool) bool {
 	id, w, k := n.Spec.NodeID, p.wanted[n.Spec.NodeID], &p.have.Kafka
 	const still = "its volumes are replaced only when that costs no data"
 	switch {
-	case n.Status.Ready || n.Status.State == api.NodeRunning:
-		p.block(id, "StillRuns", fmt.Sprintf("node %d is asked to get new volumes, but it runs; %s: stop its machine first, or remove the annotation", id, still), true)
+	case n.Status.Ready || n.Status.State == api.NodeRunning || n.Status.State == api.NodeStarting:
+		if asked { // else its machine is declared dead, but nothing is lost as long as it runs
+			p.block(id, "StillRuns", fmt.Sprintf("node %d is asked to get new volumes, but it runs; %s: stop its machine first, or remove the annotation", id, still), true)
+		}
 	case !k.Known:
 		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d waits for new volumes: %s, and Kafka cannot be read (%s)", id, still, k.Why), false)
+	case p.alive(id):
+		p.block(id, "WaitingForFence", fmt.Sprintf("node %d waits for new volumes: Kafka still counts on it; if that does not end, it runs: stop its machine first", id), false)
+		p.again(2 * time.Second)
 	case w.Broker() && !k.PartitionsKnown && !slices.Contains(p.have.Accept, id):
 		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d waits for new volumes: %s, and no broker answers", id, still), false)
 	case w.Broker() && lastCopies(k.Topics, id) != "" && !slices.Contains(p.have.Accept, id):
@@ -249,6 +282,15 @@ func (p *pass) mayReplace(n *Node) bool {
 		return true
 	}
 	return false
+}
+
+// alive says whether Kafka itself counts on a node, whatever its machine says.
+func (p *pass) alive(id int32) bool {
+	if b := p.brokers[id]; b != nil && !b.Fenced {
+		return true
+	}
+	v := voter(&p.have.Kafka, id)
+	return v != nil && caughtUp(&p.have.Kafka.Quorum, v)
 }
 
 // spare says whether any one node, whichever it is, could be stopped now.
@@ -287,6 +329,9 @@ func KeepSupervisors(want cluster.Model, nodes []Node) cluster.Model {
 		at := slices.IndexFunc(nodes, func(n Node) bool { return n.Spec.NodeID == w.ID })
 		if at < 0 {
 			continue
+		}
+		if w.Process.Supervisor == "" { // a preview does not know the operator's own
+			w.Process.Supervisor = nodes[at].Spec.Process.Supervisor
 		}
 		kept := w.Process
 		kept.Supervisor = nodes[at].Spec.Process.Supervisor

@@ -50,12 +50,19 @@ func (p *pass) stopThese(nodes []*Node) bool {
 		}
 		waiting = true
 		if n.Status.State == api.NodeUnknown {
-			p.block(n.Spec.NodeID, "HostSilent", fmt.Sprintf("whether node %d has stopped cannot be known: the agent of its host %s is silent; start the agent, or take the host out of use", n.Spec.NodeID, n.Spec.Host), true)
+			p.block(n.Spec.NodeID, "HostSilent", unknownStop(n), true)
 			continue
 		}
 		p.block(n.Spec.NodeID, "Stopping", fmt.Sprintf("node %d is shutting down", n.Spec.NodeID), false)
 	}
 	return waiting
+}
+
+func unknownStop(n *Node) string {
+	if n.Spec.Host == "" {
+		return fmt.Sprintf("whether node %d has stopped cannot be known: %s", n.Spec.NodeID, nodeWord(n))
+	}
+	return fmt.Sprintf("whether node %d has stopped cannot be known: the agent of its host %s is silent; start the agent, or take the host out of use", n.Spec.NodeID, n.Spec.Host)
 }
 
 func stopped(n *Node) bool {

@@ -378,6 +378,9 @@ func nodeWord(n *Node) string {
 	if n.Status.Reason != "" {
 		return n.Status.Reason
 	}
+	if n.Status.State == "" && n.Spec.Host == "" {
+		return "nothing is known of its pod yet"
+	}
 	if n.Status.State == "" {
 		return "its host has not reported yet"
 	}

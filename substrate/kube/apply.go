@@ -34,7 +34,7 @@ func (a *act) put(ctx context.Context, want client.Object) error {
 	if same || err != nil {
 		return err
 	}
-	if err := a.fresh(ctx); err != nil {
+	if fresh, err := a.fresh(ctx); err != nil || !fresh {
 		return err
 	}
 	same, err = a.so(ctx, a.r.live, want)

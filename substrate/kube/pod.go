@@ -52,7 +52,7 @@ func (r *Realizer) pod(ctx context.Context, from client.Reader, node *api.KafkaN
 // restart ends the pod, with its grace, once its StatefulSet will make the new one; all of
 // it is read again before.
 func (a *act) restart(ctx context.Context, want corekube.NodeObjects) error {
-	if err := a.fresh(ctx); err != nil {
+	if fresh, err := a.fresh(ctx); err != nil || !fresh {
 		return err
 	}
 	set, err := read[appsv1.StatefulSet](ctx, a.r.live, a.node.Namespace, want.StatefulSet.Name)
@@ -90,7 +90,7 @@ func (a *act) force(ctx context.Context, want corekube.NodeObjects, pod *corev1.
 	if known && !corekube.Dead(pod, machines) || !known && !overdue(pod) {
 		return nil
 	}
-	if err := a.fresh(ctx); err != nil {
+	if fresh, err := a.fresh(ctx); err != nil || !fresh {
 		return err
 	}
 	return a.deletePod(ctx, pod, client.GracePeriodSeconds(0))
@@ -147,7 +147,9 @@ func (r *Realizer) annotations(ctx context.Context, node *api.KafkaNode, pod *co
 // liveDigest is over all that a pod has mounted and that changes in place.
 func liveDigest(live *corev1.ConfigMap, secret *corev1.Secret) string {
 	hash := sha256.New()
-	add := func(name, content string) { fmt.Fprintf(hash, "%d %s %d %s\n", len(name), name, len(content), content) }
+	add := func(name, content string) {
+		hash.Write(fmt.Appendf(nil, "%d %s %d %s\n", len(name), name, len(content), content)) // never fails
+	}
 	for _, name := range slices.Sorted(maps.Keys(live.Data)) {
 		add(name, live.Data[name])
 	}
@@ -202,7 +204,7 @@ func (a *act) remove(ctx context.Context, obsolete []client.Object) error {
 		if o.GetDeletionTimestamp() != nil {
 			continue
 		}
-		if err := a.fresh(ctx); err != nil {
+		if fresh, err := a.fresh(ctx); err != nil || !fresh {
 			return err
 		}
 		uid := o.GetUID()

@@ -47,6 +47,9 @@ func New(c client.Client, live client.Reader, reports *Reports) *Realizer {
 // called before anything else.
 func (r *Realizer) SetSight(s Sight) { r.sight = s }
 
+// Sees is what was given to SetSight.
+func (r *Realizer) Sees() Sight { return r.sight }
+
 // Apply makes the node so, as far as it is not, and restarts it where its spec permits that.
 // An error about one volume or Service does not keep the rest from being done.
 func (r *Realizer) Apply(ctx context.Context, node api.KafkaNode) error {
@@ -56,9 +59,6 @@ func (r *Realizer) Apply(ctx context.Context, node api.KafkaNode) error {
 	}
 	a := &act{r: r, node: &node}
 	if err := a.apply(ctx, want); err != nil {
-		if errors.Is(err, errStale) {
-			return nil // the newer spec comes by the watch, and is looked at then
-		}
 		return fmt.Errorf("realize node %s/%s: %w", node.Namespace, node.Name, err)
 	}
 	return nil
@@ -68,31 +68,25 @@ func (r *Realizer) Apply(ctx context.Context, node api.KafkaNode) error {
 type act struct {
 	r *Realizer
 	// node is what was read from the cache; nil for what a cluster shares.
-	node    *api.KafkaNode
-	checked bool
+	node           *api.KafkaNode
+	checked, stale bool
 }
 
-// errStale says that the node read from the cache is not the newest one.
-var errStale = errors.New("the node was changed since it was read") //nolint:gochecknoglobals // never leaves this package
-
-// fresh is called before each write: a cache that lags, as after a change of leaders, must
-// not take back what another operator did, least of all by a restart.
-func (a *act) fresh(ctx context.Context) error {
+// fresh is asked before each write: a cache that lags, as after a change of leaders, must
+// not take back what another operator did, least of all by a restart. When it says no, the
+// newer spec comes by the watch and is looked at then.
+func (a *act) fresh(ctx context.Context) (bool, error) {
 	if a.checked || a.node == nil {
-		return nil
+		return !a.stale, nil
 	}
 	var now api.KafkaNode
 	err := a.r.live.Get(ctx, client.ObjectKeyFromObject(a.node), &now)
-	switch {
-	case apierrors.IsNotFound(err):
-		return errStale
-	case err != nil:
-		return fmt.Errorf("read it again before a change: %w", err)
-	case now.UID != a.node.UID || now.Generation != a.node.Generation || now.DeletionTimestamp != nil:
-		return errStale
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read it again before a change: %w", err)
 	}
 	a.checked = true
-	return nil
+	a.stale = err != nil || now.UID != a.node.UID || now.Generation != a.node.Generation || now.DeletionTimestamp != nil
+	return !a.stale, nil
 }
 
 func (a *act) apply(ctx context.Context, want corekube.NodeObjects) error {
@@ -118,7 +112,7 @@ func (a *act) apply(ctx context.Context, want corekube.NodeObjects) error {
 func read[T any, P interface {
 	*T
 	client.Object
-}](ctx context.Context, from client.Reader, namespace, name string) (P, error) {
+}](ctx context.Context, from client.Reader, namespace, name string) (P, error) { //nolint:ireturn // P is a pointer to T
 	var o P = new(T)
 	err := from.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o)
 	if apierrors.IsNotFound(err) {

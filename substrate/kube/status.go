@@ -124,25 +124,33 @@ func (r *Realizer) lookCloser(ctx context.Context, node *api.KafkaNode, seen *co
 			return err
 		}
 	}
-	var about client.Object
-	switch {
-	case pod == nil && seen.StatefulSet != nil:
-		about = seen.StatefulSet
-	case pod != nil && pod.Spec.NodeName == "":
-		for _, v := range node.Spec.Volumes {
-			if claim := seen.Claims[v.Claim]; about == nil && claim != nil && claim.Status.Phase != corev1.ClaimBound {
-				about = claim
-			}
-		}
-	case pod != nil && pod.Status.Phase == corev1.PodPending:
-		about = pod
-	}
+	about := suspect(node, seen)
 	if about == nil {
 		return nil
 	}
 	var err error
 	seen.Warning, err = r.warning(ctx, about)
 	return err
+}
+
+// suspect is the object whose events may say why a pod does not run.
+func suspect(node *api.KafkaNode, seen *corekube.Seen) client.Object { //nolint:ireturn // one of three kinds
+	pod := seen.Pod
+	switch {
+	case pod == nil && seen.StatefulSet != nil:
+		return seen.StatefulSet
+	case pod == nil:
+		return nil
+	case pod.Spec.NodeName == "":
+		for _, v := range node.Spec.Volumes {
+			if claim := seen.Claims[v.Claim]; claim != nil && claim.Status.Phase != corev1.ClaimBound {
+				return claim
+			}
+		}
+	case pod.Status.Phase == corev1.PodPending:
+		return pod
+	}
+	return nil
 }
 
 // volumes reads what claims are bound to, as far as it is there.
@@ -242,7 +250,7 @@ func (r *Realizer) follow(key types.NamespacedName, node *api.KafkaNode, pod *co
 		r.reports.Forget(key)
 		return
 	}
-	r.reports.Follow(key, Target{
+	r.reports.Follow(key, Target{ //nolint:contextcheck // it goes on after this pass
 		Cluster: types.NamespacedName{Namespace: node.Namespace, Name: node.Spec.ClusterName},
 		Pod:     pod.UID, IP: pod.Status.PodIP, Name: node.Spec.Address,
 	})

@@ -82,7 +82,7 @@ func (r *Realizer) MachineRequests(ctx context.Context, machine client.Object) [
 
 // MachineChanged lets only those changes of machines through that are told of nodes, not
 // each heartbeat.
-func MachineChanged() predicate.Predicate {
+func MachineChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*corev1.Node)
 		after, also := e.ObjectNew.(*corev1.Node)
