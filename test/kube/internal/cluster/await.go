@@ -1,0 +1,147 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"castellan.dev/castellan/test/kube/internal/csi/driver"
+)
+
+const pollInterval = 300 * time.Millisecond
+
+// poll calls check until it succeeds; its last error says why not when time is over.
+func poll(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last seen: %w)", ctx.Err(), err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// awaitAll waits for the parts in order; what fails is told with the logs that matter.
+func (c *Cluster) awaitAll(ctx context.Context) error {
+	var names []string
+	for _, p := range places(c.config.Nodes) {
+		names = append(names, p.name())
+	}
+	nodeLogs := func(process string) []string {
+		var logs []string
+		for _, n := range names {
+			logs = append(logs, c.dir.log(n, process))
+		}
+		return logs
+	}
+	for _, stage := range []struct {
+		name  string
+		check func(context.Context) error
+		logs  []string
+	}{
+		{"API server", c.apiReady, []string{c.dir.log(controlPlane, "machine"), c.dir.log(controlPlane, "etcd"), c.dir.log(controlPlane, "kube-apiserver")}},
+		{"DNS and storage classes", c.applyAddons, []string{c.dir.log(controlPlane, "kube-apiserver")}},
+		{"nodes", func(ctx context.Context) error { return nodesReady(ctx, c.client, names) }, append(append(nodeLogs("machine"), nodeLogs("kubelet")...), nodeLogs("containerd")...)},
+		{"volumes", func(ctx context.Context) error { return driverReady(ctx, c.client, names) }, nodeLogs("csi")},
+		{"DNS", func(ctx context.Context) error { return dnsReady(ctx, c.client) }, append(nodeLogs("kubelet"), c.dir.log(controlPlane, "kube-scheduler"))},
+	} {
+		begun := time.Now()
+		if err := poll(ctx, c.config.Timeout, stage.check); err != nil {
+			var logs strings.Builder
+			for _, path := range stage.logs {
+				logs.WriteString(tail(path, tailLines))
+			}
+			return fmt.Errorf("%s not ready within %s: %w\n%s", stage.name, c.config.Timeout, err, logs.String())
+		}
+		c.say("%s ready (%s)", stage.name, time.Since(begun).Round(100*time.Millisecond))
+	}
+	return nil
+}
+
+func (c *Cluster) apiReady(ctx context.Context) error {
+	return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() //nolint:wrapcheck // shown as it is
+}
+
+func nodesReady(ctx context.Context, client kubernetes.Interface, names []string) error {
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	missing := slices.Clone(names)
+	for _, n := range nodes.Items {
+		if isReady(n) {
+			missing = slices.DeleteFunc(missing, func(m string) bool { return m == n.Name })
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("not Ready: %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func isReady(n corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func driverReady(ctx context.Context, client kubernetes.Interface, names []string) error {
+	for _, name := range names {
+		node, err := client.StorageV1().CSINodes().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("the CSI driver of %s: %w", name, err)
+		}
+		if len(node.Spec.Drivers) == 0 || node.Spec.Drivers[0].Name != driver.Name {
+			return fmt.Errorf("the CSI driver of %s is not registered", name)
+		}
+	}
+	return nil
+}
+
+func dnsReady(ctx context.Context, client kubernetes.Interface) error {
+	d, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("CoreDNS: %w", err)
+	}
+	if d.Status.ObservedGeneration < d.Generation || d.Status.ReadyReplicas < *d.Spec.Replicas {
+		return fmt.Errorf("CoreDNS: %d of %d pods ready: %w", d.Status.ReadyReplicas, *d.Spec.Replicas, podTrouble(ctx, client))
+	}
+	return nil
+}
+
+// podTrouble says what keeps pods of the cluster itself from being ready.
+func podTrouble(ctx context.Context, client kubernetes.Interface) error {
+	pods, err := client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list pods: %w", err)
+	}
+	var all []string
+	for _, p := range pods.Items {
+		for _, s := range p.Status.ContainerStatuses {
+			if s.State.Waiting != nil {
+				all = append(all, p.Name+": "+s.State.Waiting.Reason+" "+s.State.Waiting.Message)
+			}
+		}
+		for _, cond := range p.Status.Conditions {
+			if cond.Type == corev1.PodScheduled && cond.Status != corev1.ConditionTrue {
+				all = append(all, p.Name+": "+cond.Message)
+			}
+		}
+	}
+	return errors.New(strings.Join(all, "; "))
+}
