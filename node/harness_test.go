@@ -36,6 +36,7 @@ type bench struct {
 	live   layout.Live
 	ca     *authority
 	config Config
+	pod    *mounts // nil on a host
 
 	stop   context.CancelFunc
 	exited chan int
@@ -79,6 +80,10 @@ func newBench(t *testing.T, archive string) *bench {
 func (b *bench) certify(serial int64) string {
 	b.t.Helper()
 	text, leaf := b.ca.leaf(b.t, fmt.Sprintf("%s-%d", layout.NodePrincipal, b.static.NodeID), serial)
+	if b.pod != nil {
+		b.pod.tls.publish(b.t, map[string]string{layout.KeyNodePEM: text, layout.KeyCAPEM: b.ca.pem})
+		return digest(leaf)
+	}
 	replace(b.t, filepath.Join(b.dir, layout.TLSDir, layout.KeyNodePEM), text)
 	replace(b.t, filepath.Join(b.dir, layout.TLSDir, layout.KeyCAPEM), b.ca.pem)
 	return digest(leaf)
@@ -124,6 +129,10 @@ func (b *bench) write(name string, content any) {
 	data, err := json.Marshal(content)
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	if b.pod != nil {
+		b.pod.of(name).publish(b.t, map[string]string{name: string(data)})
+		return
 	}
 	replace(b.t, filepath.Join(b.dir, name), string(data))
 }
@@ -313,6 +322,8 @@ type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pem  string
+	// names of its leaves beside localhost.
+	names []string
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -344,7 +355,7 @@ func (a *authority) leafOf(t *testing.T, subject pkix.Name, serial int64) (text 
 	key := newKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: subject,
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: append([]string{"localhost"}, a.names...),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)

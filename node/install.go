@@ -36,7 +36,7 @@ func fill(to *os.File, from io.Reader) (err error) {
 	if _, err := io.Copy(to, from); err != nil {
 		return err
 	}
-	if err := to.Chmod(0o755); err != nil { //nolint:gosec // it holds no secret and another user may run it
+	if err := to.Chmod(0o755); err != nil {
 		return err
 	}
 	return to.Sync()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -110,8 +109,8 @@ func (s *supervisor) reportHandler() http.Handler {
 	s.handleReport(mux)
 	s.handleMetrics(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if who := peer(r); who != operatorSubject {
-			writeText(w, http.StatusForbidden, fmt.Sprintf("%q may not read this: show the certificate of %s", who, operatorSubject))
+		if peer(r) != operatorSubject {
+			writeText(w, http.StatusForbidden, "only the operator may read this: show its certificate ("+operatorSubject+")")
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -170,9 +170,9 @@ func waitOf(seconds string) (time.Duration, error) {
 	}
 	n, err := strconv.ParseUint(seconds, 10, 16)
 	if err != nil {
-		return 0, fmt.Errorf("wait=%q is no number of seconds", seconds)
+		return 0, errors.New("wait is no number of seconds")
 	}
-	return min(time.Duration(n)*time.Second, longestWait), nil //nolint:gosec // it has 16 bits
+	return min(time.Duration(n)*time.Second, longestWait), nil
 }
 
 // after waits for another report than the one with that digest, and gives what there is in

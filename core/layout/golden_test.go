@@ -31,7 +31,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := txtar.Format(render(t, golden))
+			got := txtar.Format(render(t, golden, strings.Contains(file, "-pod")))
 			if *update {
 				if err := os.WriteFile(file, got, 0o600); err != nil {
 					t.Fatal(err)
@@ -46,13 +46,14 @@ func TestGolden(t *testing.T) {
 }
 
 // render keeps the inputs of a golden and renders everything else anew.
-func render(t *testing.T, golden *txtar.Archive) *txtar.Archive {
+func render(t *testing.T, golden *txtar.Archive, pod bool) *txtar.Archive {
 	t.Helper()
 	var static layout.Static
 	var live layout.Live
+	facts := layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine"}
 	out := &txtar.Archive{Comment: golden.Comment}
 	for _, f := range golden.Files {
-		into := map[string]any{"node.yaml": &static, "live.yaml": &live}[f.Name]
+		into := map[string]any{"node.yaml": &static, "live.yaml": &live, "advertised.yaml": &facts.Advertised}[f.Name]
 		if into == nil {
 			continue
 		}
@@ -61,21 +62,27 @@ func render(t *testing.T, golden *txtar.Archive) *txtar.Archive {
 		}
 		out.Files = append(out.Files, f)
 	}
-	properties, err := layout.Properties(static, live, layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine"})
+	properties, err := layout.Properties(static, live, facts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	options, err := layout.JVMOptions(static)
+	jvmOptions, logging := layout.JVMOptions, layout.Logging(static.Process.Version)
+	if pod {
+		jvmOptions, logging = layout.PodJVMOptions, layout.PodLogging(static.Process.Version)
+	}
+	options, err := jvmOptions(static)
 	if err != nil {
 		t.Fatal(err)
 	}
-	logging := layout.Logging(static.Process.Version)
 	options = append(options, logging.Option)
 	out.Files = append(out.Files,
 		txtar.File{Name: "server.properties", Data: kconf.Write(properties)},
 		txtar.File{Name: "jvm", Data: []byte(strings.Join(options, "\n") + "\n")},
 		txtar.File{Name: logging.Name, Data: []byte(logging.Content)},
 	)
+	if pod {
+		out.Files = append(out.Files, txtar.File{Name: layout.SecurityFile, Data: []byte(layout.PodSecurity())})
+	}
 	return out
 }
 
