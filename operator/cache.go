@@ -26,6 +26,9 @@ func (c Config) cacheOptions() cache.Options {
 			o.DefaultNamespaces[n] = cache.Config{}
 		}
 	}
+	if !c.serves(SubstrateKubernetes) {
+		return o // an API server without pods does not know their kinds
+	}
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{pki.LabelManagedBy: pki.ManagedBy})}
 	o.ByObject = map[client.Object]cache.ByObject{
 		&corev1.Pod{}: ours, &corev1.Service{}: ours, &corev1.PersistentVolumeClaim{}: ours,
