@@ -155,7 +155,8 @@ func (s *supervisor) handleReport(mux *http.ServeMux) {
 		}
 		data, digest, err := s.after(r.Context(), strings.Trim(r.URL.Query().Get("after"), `"`), wait)
 		if err != nil {
-			writeText(w, http.StatusInternalServerError, err.Error())
+			s.log.ErrorContext(r.Context(), "encode the report", errorAttr(err))
+			writeText(w, http.StatusInternalServerError, "the report cannot be encoded: see the log of castellan node")
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -197,7 +198,7 @@ func (s *supervisor) after(ctx context.Context, known string, wait time.Duration
 func writeText(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
-	_, _ = fmt.Fprintln(w, text) // whoever asked is gone then
+	_, _ = fmt.Fprintln(w, text) //nolint:gosec // plain text; and whoever asked may be gone
 }
 
 func (s *supervisor) metrics() *prometheus.Registry {
