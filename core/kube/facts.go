@@ -147,16 +147,13 @@ func resizing(claim *corev1.PersistentVolumeClaim) string {
 	if !known || have.Cmp(want) >= 0 {
 		return ""
 	}
-	message := fmt.Sprintf("grows from %s to %s", have.String(), want.String())
+	words := []string{fmt.Sprintf("grows from %s to %s", have.String(), want.String())}
 	for _, c := range claim.Status.Conditions {
 		if c.Status == corev1.ConditionTrue {
-			message += ": " + string(c.Type)
-			if c.Message != "" {
-				message += " (" + c.Message + ")"
-			}
+			words = append(words, strings.TrimSpace(string(c.Type)+" "+c.Message))
 		}
 	}
-	return message
+	return strings.Join(words, ": ")
 }
 
 // facts finds the state and its reason.

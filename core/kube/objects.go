@@ -99,7 +99,11 @@ func staticMap(node *api.KafkaNode) (*corev1.ConfigMap, error) {
 func liveMap(node *api.KafkaNode) (*corev1.ConfigMap, error) {
 	live := layout.LiveOf(node)
 	for i := range node.Spec.Exposures {
-		live.Advertised = append(live.Advertised, advertised(&node.Spec.Exposures[i], node.Spec.Ports))
+		e := &node.Spec.Exposures[i]
+		// No process waits for the address of a listener that it does not have yet.
+		if slices.ContainsFunc(node.Spec.Process.Listeners, func(l api.NodeListener) bool { return l.Name == e.Listener }) {
+			live.Advertised = append(live.Advertised, advertised(e, node.Spec.Ports))
+		}
 	}
 	content, err := jsonText(layout.LiveFile, live)
 	if err != nil {
