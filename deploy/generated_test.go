@@ -20,9 +20,9 @@ var update = flag.Bool("update", false, "write the generated files anew")
 // TestGeneratedFiles: what is committed is what the code says.
 func TestGeneratedFiles(t *testing.T) {
 	for file, want := range map[string][]byte{
-		"castellan.yaml":                        manifest(t),
-		"helm/castellan/templates/crds.yaml":    definitionsTemplate(t),
-		"helm/castellan/templates/_rules.tpl":   rulesTemplate(t),
+		"castellan.yaml":                      manifest(t),
+		"helm/castellan/templates/crds.yaml":  definitionsTemplate(t),
+		"helm/castellan/templates/_rules.tpl": rulesTemplate(t),
 	} {
 		if *update {
 			if err := os.WriteFile(file, want, 0o600); err != nil {

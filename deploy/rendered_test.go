@@ -97,12 +97,12 @@ func TestChartPassesLint(t *testing.T) {
 
 func TestChartRefusesBadValues(t *testing.T) {
 	for values, reason := range map[string]string{
-		"replicas=-1":                          "minimum",
-		"watchNamespaces[0]=Orders":            "pattern",
-		"logLevel=verbose":                     "one of",
-		"certmanager.enabled=true":             "additional properties",
-		"metrics.serviceMonitor.enabled=true":  "metrics",
-		"resources.limits.memory=null":         "memory",
+		"replicas=-1":                         "minimum",
+		"watchNamespaces[0]=Orders":           "pattern",
+		"logLevel=verbose":                    "one of",
+		"certmanager.enabled=true":            "additional properties",
+		"metrics.serviceMonitor.enabled=true": "metrics",
+		"resources.limits.memory=null":        "memory",
 	} {
 		out, err := render(t, "--set", values)
 		if err == nil || !strings.Contains(out, reason) {

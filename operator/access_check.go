@@ -50,8 +50,8 @@ func newRightsCheck(c client.Client, config Config) *RightsCheck {
 	}
 }
 
-// Missing says, one sentence each, which rights the operator lacks for the clusters of a
-// namespace. Rights that could not be asked for count as there: what they are needed for
+// Missing says, one sentence each, which rights the operator needs for the clusters of a
+// namespace and lacks. Rights that could not be asked for count as there: what they are needed for
 // will tell.
 func (r *RightsCheck) Missing(ctx context.Context, namespace string) []string {
 	if r == nil {
@@ -71,7 +71,7 @@ func (r *RightsCheck) Missing(ctx context.Context, namespace string) []string {
 	switch early := r.now().Before(a.at.Add(recheck)); {
 	case early && !a.at.IsZero():
 	case a.again:
-		ask = slices.Concat(attributes(r.access.Namespaced, namespace), attributes(r.access.Cluster, ""), attributes(r.access.Own, r.own))
+		ask = append(attributes(r.access.Namespaced, namespace), attributes(r.access.Own, r.own)...)
 	default:
 		ask = a.missing
 	}
@@ -87,8 +87,13 @@ func (r *RightsCheck) Missing(ctx context.Context, namespace string) []string {
 }
 
 // Admission says which rights the operator lacks to have bad specs refused.
-func (r *RightsCheck) Admission(ctx context.Context) []string {
-	missing, err := r.ask(ctx, attributes(r.access.Admission, ""))
+func (r *RightsCheck) Admission(ctx context.Context) []string { return r.optional(ctx, r.access.Admission) }
+
+// Sight says which rights the operator lacks to see what lies in no namespace.
+func (r *RightsCheck) Sight(ctx context.Context) []string { return r.optional(ctx, r.access.Cluster) }
+
+func (r *RightsCheck) optional(ctx context.Context, rules []rbacv1.PolicyRule) []string {
+	missing, err := r.ask(ctx, attributes(rules, ""))
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -7,7 +7,11 @@ import (
 	"log/slog"
 	"strings"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -22,11 +26,17 @@ type rightsReporter struct {
 	live       client.Reader
 	rights     *RightsCheck
 	namespaces []string // "" is all
+	events     events.EventRecorder
 	log        *slog.Logger
 }
 
 // Start reports once; it implements manager.Runnable.
 func (r *rightsReporter) Start(ctx context.Context) error {
+	if less := r.rights.Sight(ctx); len(less) > 0 {
+		note := strings.Join(less, "; ") + "; until then a node's zone and a lost machine or volume may not be known"
+		r.log.WarnContext(ctx, "rights are missing", slog.String("note", note))
+		r.events.Eventf(leaseOf(r.rights.own), nil, corev1.EventTypeWarning, "RightsMissing", "CheckRights", "%s", truncate(note, 1000))
+	}
 	var errs []error
 	for _, namespace := range r.namespaces {
 		if missing := r.rights.Missing(ctx, namespace); len(missing) > 0 {
@@ -56,4 +66,12 @@ func (r *rightsReporter) report(ctx context.Context, namespace, missing string) 
 		errs = append(errs, client.IgnoreNotFound(r.client.Status().Patch(ctx, kc, client.MergeFrom(before), fieldOwner)))
 	}
 	return errors.Join(errs...)
+}
+
+// leaseOf is the operator's Lease, where somebody looks for what the operator does.
+func leaseOf(namespace string) *coordinationv1.Lease {
+	return &coordinationv1.Lease{
+		TypeMeta:   metav1.TypeMeta{APIVersion: coordinationv1.SchemeGroupVersion.String(), Kind: "Lease"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: LeaseName},
+	}
 }

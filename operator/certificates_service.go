@@ -14,7 +14,6 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -247,13 +246,8 @@ func (k *certificateKeeper) register(ctx context.Context, config *admissionregis
 	return nil
 }
 
-// tell says it on the operator's Lease, where somebody looks for what the operator does.
 func (k *certificateKeeper) tell(note string) {
-	lease := &coordinationv1.Lease{
-		TypeMeta:   metav1.TypeMeta{APIVersion: coordinationv1.SchemeGroupVersion.String(), Kind: "Lease"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: k.namespace, Name: LeaseName},
-	}
-	k.events.Eventf(lease, nil, corev1.EventTypeWarning, "AdmissionNotRegistered", "RegisterAdmission", "%s", note)
+	k.events.Eventf(leaseOf(k.namespace), nil, corev1.EventTypeWarning, "AdmissionNotRegistered", "RegisterAdmission", "%s", truncate(note, 1000))
 }
 
 func (k *certificateKeeper) setup(mgr ctrl.Manager) error {

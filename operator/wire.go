@@ -25,6 +25,7 @@ import (
 func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 	cached, live := mgr.GetClient(), mgr.GetAPIReader()
 	nodes := &nodeReconciler{client: cached, log: c.Log}
+	recorder := mgr.GetEventRecorder("castellan-operator")
 	var known func(context.Context) ([]api.Package, error)
 	var errs []error
 	if c.serves(SubstrateHost) {
@@ -43,11 +44,10 @@ func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 			return err
 		}
 		rights = newRightsCheck(cached, c)
-		errs = append(errs, mgr.Add(&rightsReporter{client: cached, live: live, rights: rights, namespaces: c.namespaces(), log: c.Log}))
+		errs = append(errs, mgr.Add(&rightsReporter{client: cached, live: live, rights: rights, namespaces: c.namespaces(), events: recorder, log: c.Log}))
 	}
 	w := wire(cached, live, nodes.on, clients)
 	w.engine.Supervisor = c.SupervisorImage
-	recorder := mgr.GetEventRecorder("castellan-operator")
 	errs = append(errs,
 		(&clusterReconciler{client: cached, live: live, engine: w.engine, clients: clients, events: recorder, rights: rights, on: nodes.on, log: c.Log}).setup(mgr),
 		nodes.setup(mgr),

@@ -40,25 +40,46 @@
   verbs:
   - patch
 - apiGroups:
-  - castellan.dev
-  resources:
-  - kafkaclusters/finalizers
-  - kafkanodes/finalizers
-  verbs:
-  - update
-- apiGroups:
   - ""
   resources:
   - secrets
+  verbs:
+  - create
+  - update
+  - delete
+- apiGroups:
+  - ""
+  resources:
   - configmaps
-  - services
   - persistentvolumeclaims
+  - services
   verbs:
   - get
   - list
   - watch
   - create
-  - update
+  - patch
+  - delete
+- apiGroups:
+  - apps
+  resources:
+  - statefulsets
+  verbs:
+  - get
+  - list
+  - watch
+  - create
+  - patch
+  - delete
+- apiGroups:
+  - policy
+  resources:
+  - poddisruptionbudgets
+  verbs:
+  - get
+  - list
+  - watch
+  - create
   - patch
   - delete
 - apiGroups:
@@ -72,29 +93,26 @@
   - patch
   - delete
 - apiGroups:
-  - apps
+  - ""
   resources:
-  - statefulsets
+  - secrets
   verbs:
   - get
   - list
   - watch
-  - create
-  - update
-  - patch
-  - delete
 - apiGroups:
-  - policy
+  - ""
   resources:
-  - poddisruptionbudgets
+  - events
   verbs:
-  - get
   - list
-  - watch
-  - create
+- apiGroups:
+  - castellan.dev
+  resources:
+  - kafkanodes/finalizers
+  - kafkaclusters/finalizers
+  verbs:
   - update
-  - patch
-  - delete
 - apiGroups:
   - events.k8s.io
   resources:
@@ -120,13 +138,12 @@
   - list
   - watch
 - apiGroups:
-  - storage.k8s.io
+  - ""
   resources:
-  - storageclasses
+  - persistentvolumes
   verbs:
   - get
   - list
-  - watch
 - apiGroups:
   - admissionregistration.k8s.io
   resourceNames:
