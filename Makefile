@@ -16,11 +16,13 @@ ldflags    := -s -w $(call version_of,k8s.io/component-base/version) $(call vers
 locked     := $(patsubst packages/locks/kafka-%.lock,%,$(wildcard packages/locks/kafka-*.lock))
 lint       := $(CURDIR)/bin/tools/golangci-lint run --config $(CURDIR)/.golangci.yml
 crds       := crd:maxDescLen=300
+VERSION    ?= $(shell git describe --tags --always --dirty)
+KUBE_DIR   ?= /tmp/castellan-kube
 
-.PHONY: help build up test lint generate bench clean
+.PHONY: help build up test e2e e2e-all kube-build kube-up kube-down image lint generate bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## build bin/castellan and bin/castellan-controlplane
 	@$(beat) "building bin/castellan" go build -o bin/castellan ./cmd/castellan
@@ -34,11 +36,41 @@ test: build ## build what tests need and pass all of them, on real Kafka
 	@test/install-tools
 	@$(slow_beat) "compiling everything" go build ./...
 	@$(slow_beat) "testing the control plane" go -C controlplane test -timeout 15m ./...
-	@$(slow_beat) "testing the main module, one package at a time: many run real Kafka" go test -p 1 -timeout 40m ./...
+	@$(slow_beat) "testing the images" go -C images test -timeout 5m ./...
+	@$(slow_beat) "testing the main module, one package at a time: many run real Kafka" go test -p 1 -timeout 40m $$(go list ./... | grep -v /test/e2e/kube)
 
-lint: bin/tools/.built ## lint both modules, import rules included, and check generated code
+kube-build: ## build bin/testkube, a real Kubernetes of several machines on this one, and helm
+	@test/kube/install-tools
+	@$(slow_beat) "building a Kubernetes to test on (the first time this takes minutes)" go -C test/kube build -ldflags '$(ldflags)' -o ../../bin/ ./cmd/...
+	@$(slow_beat) "building helm" go -C test/kube build -ldflags '-s -w' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
+
+kube-up: kube-build ## start that Kubernetes (needs root); its kubeconfig is KUBE_DIR/kubeconfig
+	@bin/testkube up --dir $(KUBE_DIR)
+
+kube-down: ## end that Kubernetes
+	@bin/testkube down --dir $(KUBE_DIR)
+
+e2e: build kube-build ## tell the stories on a real Kubernetes (needs root)
+	@$(slow_beat) "testing testkube" go -C test/kube test -timeout 15m ./...
+	@$(slow_beat) "stories on a real Kubernetes" go test -count 1 -timeout 40m -run '^TestKube' ./test/e2e/kube
+
+e2e-all: build kube-build ## tell also the long stories
+	@$(slow_beat) "all stories on a real Kubernetes" go test -count 1 -timeout 120m ./test/e2e/kube
+
+image: ## make Castellan's image for two architectures in dist/, without a container engine (VERSION=... names it)
+	@for arch in amd64 arm64; do \
+		$(slow_beat) "building castellan for linux/$$arch" env GOOS=linux GOARCH=$$arch \
+			go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/linux-$$arch/castellan ./cmd/castellan; \
+	done
+	@$(beat) "building castellan-images" go -C images build -o ../bin/castellan-images ./cmd/castellan-images
+	@bin/castellan-images castellan --version '$(VERSION)' --revision "$$(git rev-parse HEAD)" --doc LICENSE --doc NOTICE --out dist \
+		--binary linux/amd64=bin/linux-amd64/castellan --binary linux/arm64=bin/linux-arm64/castellan
+
+lint: bin/tools/.built ## lint all modules, import rules included, and check generated code
 	@$(slow_beat) "linting the main module" $(lint) ./...
 	@cd controlplane && ../$(slow_beat) "linting the control plane" $(lint) ./...
+	@cd images && ../$(slow_beat) "linting the images" $(lint) ./...
+	@cd test/kube && ../../$(slow_beat) "linting the Kubernetes of the tests" $(lint) ./...
 	@new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	bin/tools/controller-gen object $(crds) paths=./api/... output:crd:dir="$$new" output:object:dir="$$new"; \
 	diff -r <(cd api/crds && sha256sum *.yaml) <(cd "$$new" && sha256sum *.yaml) && cmp {api/v1alpha1,"$$new"}/zz_generated.deepcopy.go \
@@ -55,7 +87,7 @@ bench: build ## print figures and hold them against their bounds
 	@$(slow_beat) "on real Kafka, five minutes of rest included" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e
 
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
 
 bin/tools/.built: tools/go.mod tools/go.sum
 	@$(beat) "building the tools (golangci-lint, controller-gen)" go -C tools build -o ../bin/tools/ tool
