@@ -37,6 +37,12 @@ func (o *options) readDocuments(files []string) ([]*unstructured.Unstructured, e
 	return objects, nil
 }
 
+// ReadObjects reads the objects of one file, YAML or JSON, several in a file; "-" is in.
+func ReadObjects(file string, in io.Reader) ([]*unstructured.Unstructured, error) {
+	o := &options{Config: Config{In: in}}
+	return o.readDocuments([]string{file})
+}
+
 func (o *options) readFile(file string) ([]byte, error) {
 	if file == "-" {
 		data, err := io.ReadAll(o.In)

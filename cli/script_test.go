@@ -71,7 +71,9 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits,
-			"pods":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(makePods(t.Context(), objects, args[0], args[1])) },
+			"pods": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(makePods(t.Context(), objects, args[0], args[1]))
+			},
 			"somebody-sets-replicas": func(ts *testscript.TestScript, _ bool, args []string) {
 				var c api.KafkaCluster
 				ts.Check(objects.Get(t.Context(), client.ObjectKey{Namespace: args[0], Name: args[1]}, &c))

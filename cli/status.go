@@ -142,6 +142,8 @@ func (v *clusterView) readNodes(ctx context.Context, c client.Client) error {
 // Where the operator is looked for: by its label everywhere, else in its usual namespace.
 const (
 	operatorLabel     = "app.kubernetes.io/name"
+	componentLabel    = "app.kubernetes.io/component"
+	operatorComponent = "operator"
 	operatorName      = "castellan"
 	operatorNamespace = "castellan-system"
 )
@@ -149,7 +151,7 @@ const (
 // readOperators says how the operator is, as far as this user may know.
 func (v *clusterView) readOperators(ctx context.Context, c client.Client) {
 	var list appsv1.DeploymentList
-	labels := client.MatchingLabels{operatorLabel: operatorName}
+	labels := client.MatchingLabels{operatorLabel: operatorName, componentLabel: operatorComponent}
 	err := c.List(ctx, &list, labels)
 	if apierrors.IsForbidden(err) {
 		err = c.List(ctx, &list, labels, client.InNamespace(operatorNamespace))

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"castellan.dev/castellan/cli"
+	"castellan.dev/castellan/install"
 	"castellan.dev/castellan/local"
 	"castellan.dev/castellan/packages"
 )
@@ -26,20 +27,32 @@ const controlPlaneProgram = "castellan-controlplane"
 
 func (w wiring) upCommand() *cobra.Command {
 	var o local.UpOptions
+	var k onKubernetes
 	var detach bool
 	var ports, controlPlane string
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Start a control plane and a Kafka cluster on this machine",
+		Short: "Start a Kafka cluster on this machine, or in a Kubernetes cluster",
 		Long: `Start a control plane and a Kafka cluster on this machine, and say how to connect.
 
 Without -f a cluster "kafka" of combined nodes is made, once; later it only starts what
 exists. What runs already is left as it is. Ctrl-C stops everything in order and keeps the
-data; with --detach everything goes on in the background until castellan down.`,
-		Example: "  castellan up\n  castellan up --nodes 1 --kafka-version 4.2.1 --detach\n  castellan up -f cluster.yaml",
-		Args:    cobra.NoArgs,
+data; with --detach everything goes on in the background until castellan down.
+
+With --kubernetes CONTEXT the operator and the cluster are brought into that Kubernetes
+cluster: everything is checked first, and what is missing is listed with nothing created;
+at the end a record has gone through every listener. A second run changes nothing.`,
+		Example: "  castellan up\n  castellan up --nodes 1 --kafka-version 4.2.1 --detach\n  castellan up -f cluster.yaml\n" +
+			"  castellan up --kubernetes my-context --expose NodePort",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
+			here, err := k.here(cmd)
+			if err != nil {
+				return err
+			}
+			if !here {
+				return k.up(cmd, w, o.File, o.Nodes, o.KafkaVersion, o.Timeout)
+			}
 			if o.Ports, err = parsePorts(ports); err != nil {
 				return err
 			}
@@ -60,6 +73,7 @@ data; with --detach everything goes on in the background until castellan down.`,
 	flags.DurationVar(&o.Timeout, "timeout", 10*time.Minute, "how long to wait until the cluster is Ready")
 	flags.BoolVarP(&detach, "detach", "d", false, "return when the cluster is Ready and leave it running")
 	addControlPlane(cmd, &controlPlane)
+	k.addUpFlags(cmd)
 	return cmd
 }
 
@@ -91,13 +105,24 @@ func (w wiring) down(o local.DownOptions) error {
 
 func (w wiring) downCommand() *cobra.Command {
 	var o local.DownOptions
+	var k onKubernetes
 	var controlPlane string
 	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop what up has started, in order; the data is kept",
-		Args:  cobra.NoArgs,
+		Long: `Stop what castellan up has started on this machine, in order; the data is kept.
+
+With --kubernetes CONTEXT the KafkaCluster is deleted there, in order; its volumes and the
+operator stay.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
+			here, err := k.here(cmd)
+			if err != nil {
+				return err
+			}
+			if !here {
+				return k.down(cmd.Context(), cmd, w, o.Timeout)
+			}
 			if o.Dir, o.Programs, err = place(cmd, controlPlane, false); err != nil {
 				return err
 			}
@@ -108,6 +133,7 @@ func (w wiring) downCommand() *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&o.Timeout, "timeout", downTimeout, "how long to wait for the nodes to stop")
 	addControlPlane(cmd, &controlPlane)
+	k.addDownFlags(cmd)
 	return cmd
 }
 
@@ -257,12 +283,15 @@ func newProgress() *local.Progress {
 	return local.NewProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
 }
 
-// translate gives errors of package local the exit codes of package cli.
+// translate gives errors of the packages local and install the exit codes of package cli.
 func translate(err error) error {
 	var refused *local.RefusedError
+	var installed *install.RefusedError
 	switch {
 	case errors.As(err, &refused):
 		return &cli.RefusedError{Message: refused.Error()}
+	case errors.As(err, &installed):
+		return &cli.RefusedError{Message: installed.Error()}
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted: %w", err)
 	default:
