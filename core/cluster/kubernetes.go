@@ -152,8 +152,11 @@ func (r *resolver) unexposed(path string, e api.Exposure) {
 		name  string
 		given bool
 	}{
-		{"addressType", e.AddressType != ""}, {"host", e.Host != ""}, {"bootstrapHost", e.BootstrapHost != ""},
-		{"annotations", len(e.Annotations) > 0}, {"bootstrapAnnotations", len(e.BootstrapAnnotations) > 0},
+		{"addressType", e.AddressType != ""},
+		{"host", e.Host != ""},
+		{"bootstrapHost", e.BootstrapHost != ""},
+		{"annotations", len(e.Annotations) > 0},
+		{"bootstrapAnnotations", len(e.BootstrapAnnotations) > 0},
 		{"loadBalancerClass", e.LoadBalancerClass != ""},
 	} {
 		if field.given {

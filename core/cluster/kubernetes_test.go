@@ -170,7 +170,8 @@ func TestProblemsOfExposures(t *testing.T) {
 		"all kinds": {
 			func(in *cluster.Input) {
 				in.Spec.Listeners = []api.Listener{
-					{Name: "a", Port: 1000}, {Name: "b", Port: 1001, Exposure: api.Exposure{Type: api.ExposureInternal}},
+					{Name: "a", Port: 1000},
+					{Name: "b", Port: 1001, Exposure: api.Exposure{Type: api.ExposureInternal}},
 					{Name: "c", Port: 1002, Exposure: api.Exposure{Type: api.ExposureNodePort, Host: "{listener}-{id}.{cluster}.{namespace}", AddressType: corev1.NodeExternalIP}},
 					{Name: "d", Port: 1003, Exposure: api.Exposure{Type: api.ExposureLoadBalancer, LoadBalancerClass: "x", BootstrapHost: "fd00::1"}},
 				}

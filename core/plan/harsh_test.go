@@ -19,6 +19,7 @@ import (
 // As long as no more is lost than three copies survive, every plan must come to rest.
 func FuzzPlanHarsh(f *testing.F) {
 	f.Add([]byte("a cluster that is born in a storm"))
+	f.Add([]byte("pods that are born in a storm"))
 	f.Add([]byte{0x00, 0x10, 0x21, 0x32, 0x43, 0x54, 0x65, 0x76, 0x87, 0x98, 0xa9, 0xba, 0xcb, 0xdc})
 	f.Add([]byte{0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33})
 	f.Fuzz(func(t *testing.T, events []byte) {
@@ -42,6 +43,7 @@ type harsh struct {
 	hurt   int32 // the one node that may have lost or foreign disks; -1 for none
 	back   func()
 	values int
+	pods   bool
 }
 
 func newHarsh(t *testing.T, events []byte) *harsh {
@@ -50,13 +52,16 @@ func newHarsh(t *testing.T, events []byte) *harsh {
 		model(combined(3)), model(controllers(3), brokers(4)), model(controllers(1), brokers(3)),
 		model(group{"brokers", 0, 3, []api.Role{api.RoleBroker}}, group{"controllers", 100, 5, []api.Role{api.RoleController}}),
 	}
-	m := shapes[len(events)%len(shapes)]
+	m, pods := shapes[len(events)%len(shapes)], len(events)%8 >= 4
+	if pods {
+		m = asPods(m)
+	}
 	if len(events)%3 == 0 {
 		m.MaxUnavailable = intstr.FromString("50%")
 	}
 	w := sim.New(hosts(3, "a", "b", "c"))
 	w.ELR = len(events)%2 == 0
-	return &harsh{t: t, w: w, m: m, hurt: -1}
+	return &harsh{t: t, w: w, m: m, hurt: -1, pods: pods}
 }
 
 func (h *harsh) node(e byte) int32 { return h.m.Nodes[int(e>>4)%len(h.m.Nodes)].ID }
@@ -89,7 +94,11 @@ func (h *harsh) event(e byte) {
 	case 2, 3:
 		if h.hurt < 0 && h.calm() {
 			h.hurt = id
-			h.w.LoseDisk(id)
+			if h.pods && e%16 == 3 {
+				h.w.LoseMachine(id, e&16 != 0)
+			} else {
+				h.w.LoseDisk(id)
+			}
 		}
 	case 4:
 		if h.hurt < 0 && h.calm() {
@@ -110,7 +119,12 @@ func (h *harsh) event(e byte) {
 	case 9, 10:
 		h.m.State = api.StateRunning
 	case 11:
-		h.m.Paused = !h.m.Paused
+		if h.pods && h.hurt >= 0 && e&32 != 0 {
+			h.values++
+			h.w.Ask(h.hurt, fmt.Sprint(h.values))
+		} else {
+			h.m.Paused = !h.m.Paused
+		}
 	case 12:
 		if h.w.ClusterID != "" {
 			h.w.ClusterID = "" // revisions deleted by hand
@@ -120,7 +134,10 @@ func (h *harsh) event(e byte) {
 			h.w.Delete(id)
 		}
 	case 14:
-		if h.calm() && len(h.m.Nodes) < 12 {
+		switch {
+		case h.pods && e&32 != 0:
+			addVolume(&h.m, h.m.Nodes[int(e>>4)%len(h.m.Nodes)].Pool)
+		case h.calm() && len(h.m.Nodes) < 12:
 			h.grow()
 		}
 	case 15:
@@ -168,6 +185,7 @@ func (h *harsh) mend() {
 	}
 	for _, n := range h.m.Nodes {
 		h.w.Silence(n.ID, false)
+		h.w.Ask(n.ID, "")
 	}
 }
 

@@ -444,6 +444,8 @@ func TestComputeIsAFunctionOfItsInputs(t *testing.T) {
 func FuzzPlan(f *testing.F) {
 	f.Add([]byte{0x01, 0x10, 0x22, 0x31, 0x40, 0x53, 0x06, 0x71})
 	f.Add([]byte("rolling stones gather no moss"))
+	f.Add([]byte("pods in a gale"))
+	f.Add([]byte{0x0b, 0x00, 0x00, 0x00, 0x1c, 0x00, 0x00, 0x08, 0x09, 0x00, 0x00, 0x0a, 0x21})
 	f.Add([]byte{0x80, 0x00, 0x00, 0x00, 0x41, 0x00, 0x42, 0x00, 0x90, 0x00, 0x00, 0x91, 0x00, 0x00})
 	f.Fuzz(func(t *testing.T, events []byte) {
 		if len(events) > 200 {
@@ -451,7 +453,11 @@ func FuzzPlan(f *testing.F) {
 		}
 		fz := newFuzz(t, events)
 		for _, e := range events {
-			fz.event(e)
+			if fz.pods {
+				fz.podEvent(e)
+			} else {
+				fz.event(e)
+			}
 			fz.partialPass(int(e>>6) + 1)
 		}
 		fz.mend()
@@ -465,12 +471,16 @@ type fuzz struct {
 	m      cluster.Model
 	lost   map[int32]bool // nodes down or emptied by a fault
 	values int
+	pods   bool
 }
 
 func newFuzz(t *testing.T, events []byte) *fuzz {
 	t.Helper()
 	shapes := []cluster.Model{model(combined(3)), model(controllers(3), brokers(4)), model(combined(3), brokers(3)), model(controllers(5), brokers(6))}
-	m := shapes[len(events)%len(shapes)]
+	m, pods := shapes[len(events)%len(shapes)], len(events)%8 >= 4
+	if pods {
+		m = asPods(m)
+	}
 	if len(events)%5 == 0 {
 		m.MaxUnavailable = intstr.FromString(cluster.WholeRack)
 	} else if len(events)%5 == 1 {
@@ -478,7 +488,7 @@ func newFuzz(t *testing.T, events []byte) *fuzz {
 	}
 	w := born(t, m, "a", "b", "c")
 	spread(w, "t", 2, 12, idsOf(m, api.RoleBroker))
-	return &fuzz{t: t, w: w, m: m, lost: map[int32]bool{}}
+	return &fuzz{t: t, w: w, m: m, lost: map[int32]bool{}, pods: pods}
 }
 
 func (f *fuzz) event(e byte) {
@@ -518,6 +528,9 @@ func (f *fuzz) partialPass(steps int) {
 		if i >= steps {
 			break
 		}
+		if s.Kind == plan.ReplaceVolumes {
+			f.lost[s.Node] = true
+		}
 		f.w.Do(s)
 	}
 	f.w.Tick()
@@ -531,9 +544,11 @@ func (f *fuzz) partialPass(steps int) {
 
 func (f *fuzz) mend() {
 	f.w.Hidden = false
+	f.w.Stingy(false)
 	for _, n := range f.m.Nodes {
 		f.w.Break(n.ID, false)
 		f.w.Silence(n.ID, false)
+		f.w.Ask(n.ID, "")
 	}
 }
 

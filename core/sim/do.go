@@ -21,7 +21,8 @@ func (w *World) Do(s plan.Step) {
 		}
 		disk := w.disks[s.Node]
 		w.nodes[s.Node] = &node{spec: *s.Spec.DeepCopy(), dir: disk.dir, clusterID: disk.clusterID, owner: disk.owner, formats: disk.formats}
-	case plan.UpdateProcess, plan.UpdateLive, plan.AnswerStorage, plan.StopNode, plan.StartNode:
+		w.bind(w.nodes[s.Node])
+	case plan.UpdateProcess, plan.UpdateLive, plan.AnswerStorage, plan.StopNode, plan.StartNode, plan.ReplaceVolumes:
 		w.write(s)
 	case plan.RecordClusterID:
 		w.ClusterID = s.ClusterID
@@ -59,7 +60,14 @@ func (w *World) write(s plan.Step) {
 		w.Restarts[s.Node]++
 		w.judgeStop(n)
 	}
+	if isPod(n) {
+		w.judgePod(n, s)
+	}
+	if s.Kind == plan.ReplaceVolumes {
+		w.replace(n)
+	}
 	n.spec = *s.Spec.DeepCopy()
+	w.bind(n)
 }
 
 // judgeStop checks, by the truth, what stopping a node takes away.
@@ -185,6 +193,7 @@ func (w *World) LoseDisk(id int32) {
 	w.Crash(id)
 	if n := w.nodes[id]; n != nil {
 		n.dir, n.clusterID, n.nonce = "", "", ""
+		w.emptyMore(n)
 	}
 }
 
@@ -228,9 +237,10 @@ func (w *World) Break(id int32, broken bool) {
 	}
 }
 
-// Silence cuts a node's host off from the API; the node itself goes on.
+// Silence cuts a node's host off from the API; the node itself goes on. A machine that is
+// gone stays silent.
 func (w *World) Silence(id int32, silent bool) {
-	if n := w.nodes[id]; n != nil {
+	if n := w.nodes[id]; n != nil && !n.pod.lost {
 		n.silent = silent
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,6 +49,8 @@ type World struct {
 	Restarts map[int32]int
 	// Elections counts elections of preferred leaders.
 	Elections int
+	// Replaced counts replacements of volumes.
+	Replaced int
 	// Hidden makes Kafka unreadable for the plan.
 	Hidden bool
 	// ELR lets an ISR become empty (KIP-966, what 4.3.1 does by default): the last in-sync
@@ -56,10 +60,13 @@ type World struct {
 	disks map[int32]node
 	// holders are the nodes whose disks have all that was acknowledged, by partition.
 	holders map[string][]int32
+	// pods is what only Kubernetes has.
+	pods pods
 }
 
 type node struct {
 	spec      api.KafkaNodeSpec
+	pod       podFacts
 	dir       string // directory id, empty for an empty disk
 	clusterID string // on disk
 	owner     int32  // node id on disk
@@ -78,6 +85,7 @@ func New(hosts []plan.Host) *World {
 		Now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Revision: "r1", hosts: hosts, leader: -1,
 		nodes: map[int32]*node{}, voters: map[int32]string{}, config: map[string]string{},
 		broker: map[int32]map[string]string{}, Restarts: map[int32]int{}, holders: map[string][]int32{}, disks: map[int32]node{},
+		pods: newPods(),
 	}
 }
 
@@ -95,11 +103,11 @@ func (w *World) AddTopic(name string, minISR int, replicas ...[]int32) {
 func (w *World) See() plan.World {
 	seen := plan.World{
 		ClusterID: w.ClusterID, Revision: w.Revision, OwnedKeys: w.OwnedKeys, Hosts: w.seenHosts(),
-		Fresh: w.draw(), Certificates: map[int32]api.NodeCertificates{}, Kafka: w.kafka(),
+		Fresh: w.draw(), Certificates: map[int32]api.NodeCertificates{}, Kafka: w.kafka(), Shared: w.shared(),
 	}
 	for _, id := range w.ids() {
 		n := w.nodes[id]
-		seen.Nodes = append(seen.Nodes, plan.Node{Spec: *n.spec.DeepCopy(), Status: w.status(n), Rack: w.rack(n.spec.Host)})
+		seen.Nodes = append(seen.Nodes, plan.Node{Spec: *n.spec.DeepCopy(), Status: w.status(n), Rack: w.rackOf(n), ReplaceAsked: n.pod.asked})
 		seen.Certificates[id] = api.NodeCertificates{Digest: fmt.Sprintf("cert-%d", id)}
 	}
 	return seen
@@ -140,6 +148,13 @@ func (w *World) rack(host string) string {
 	return w.hosts[i].Spec.Rack
 }
 
+func (w *World) rackOf(n *node) string {
+	if isPod(n) {
+		return n.pod.zone
+	}
+	return w.rack(n.spec.Host)
+}
+
 func (w *World) draw() plan.Fresh {
 	f := plan.Fresh{ClusterID: fmt.Sprintf("cluster-%d", w.fresh)}
 	for i := range 64 {
@@ -151,11 +166,11 @@ func (w *World) draw() plan.Fresh {
 
 func (w *World) status(n *node) api.KafkaNodeStatus {
 	st := api.KafkaNodeStatus{Nonce: n.nonce}
-	for _, v := range n.spec.Volumes {
+	for i, v := range n.spec.Volumes {
 		vs := api.VolumeStatus{Name: v.Name, State: api.VolumeEmpty}
-		if n.dir != "" {
+		if dir := w.directory(n, i); dir != "" {
 			id := n.owner
-			vs = api.VolumeStatus{Name: v.Name, State: api.VolumeFormatted, ClusterID: n.clusterID, DirectoryID: n.dir, NodeID: &id}
+			vs = api.VolumeStatus{Name: v.Name, State: api.VolumeFormatted, ClusterID: n.clusterID, DirectoryID: dir, NodeID: &id}
 		}
 		st.Volumes = append(st.Volumes, vs)
 	}
@@ -177,6 +192,9 @@ func (w *World) status(n *node) api.KafkaNodeStatus {
 	}
 	if n.running != "" {
 		st.Process = &api.ProcessStatus{Hash: n.running, StartedAt: metav1.NewTime(n.startedAt)}
+	}
+	if isPod(n) {
+		w.addPod(n, &st)
 	}
 	return st
 }
@@ -208,7 +226,7 @@ func (w *World) kafka() plan.Kafka {
 		n := w.nodes[id]
 		if isBroker(n) && n.dir != "" {
 			up := w.serving(n)
-			k.Brokers = append(k.Brokers, plan.Broker{ID: id, Fenced: !up, Rack: w.rack(n.spec.Host)})
+			k.Brokers = append(k.Brokers, plan.Broker{ID: id, Fenced: !up, Rack: w.rackOf(n)})
 			k.PartitionsKnown = k.PartitionsKnown || up
 			if up && w.broker[id] == nil {
 				w.broker[id] = map[string]string{} // read, and without any key of its own
@@ -263,6 +281,7 @@ func (w *World) Tick() {
 	for _, id := range w.ids() {
 		w.advance(w.nodes[id])
 	}
+	w.give()
 	w.elect()
 	w.follow()
 }
@@ -281,7 +300,7 @@ func (w *World) advance(n *node) {
 	if n.silent && n.running == "" {
 		return
 	}
-	if n.dir == "" || n.spec.ClusterID == "" {
+	if n.spec.ClusterID == "" || n.running == "" && w.anyEmpty(n) {
 		w.ask(n)
 		return
 	}
@@ -311,11 +330,15 @@ func (w *World) ask(n *node) {
 }
 
 func (w *World) format(n *node, s *api.StorageAnswer) {
-	if s.Answer == api.StorageAdopt || n.dir != "" {
+	if s.Answer == api.StorageAdopt || !w.anyEmpty(n) {
 		return
 	}
 	if s.Answer == api.StorageJoin {
 		w.judgeJoin(n)
+	}
+	w.formatMore(n)
+	if n.dir != "" {
+		return
 	}
 	n.formats++
 	n.clusterID, n.owner = n.spec.ClusterID, n.spec.NodeID
@@ -327,7 +350,7 @@ func (w *World) format(n *node, s *api.StorageAnswer) {
 	w.bootstrap(n, s)
 }
 
-// judgeJoin checks that an empty disk that is formatted did not hold the last copy of
+// judgeJoin checks that empty disks that are formatted did not hold the last copy of
 // anything: somebody else's disk must have all that was acknowledged.
 func (w *World) judgeJoin(n *node) {
 	id := n.spec.NodeID
@@ -335,15 +358,20 @@ func (w *World) judgeJoin(n *node) {
 		for j := range w.topics[i].Partitions {
 			name := partitionName(w.topics[i].Name, j)
 			held := w.holders[name]
-			if !slices.Contains(held, id) {
+			if !slices.Contains(held, id) || w.has(id, j) {
 				continue
 			}
-			if !slices.ContainsFunc(held, func(other int32) bool { return other != id && w.nodes[other] != nil && w.nodes[other].dir != "" }) {
+			if !w.elsewhere(held, id, j) {
 				w.violate("node %d joins empty, but %s had its last copy there", id, name)
 			}
 			w.holders[name] = slices.DeleteFunc(slices.Clone(held), func(other int32) bool { return other == id })
 		}
 	}
+}
+
+// elsewhere says whether a holder of a partition besides one node has it on its disk.
+func (w *World) elsewhere(held []int32, id int32, partition int) bool {
+	return slices.ContainsFunc(held, func(other int32) bool { return other != id && w.has(other, partition) })
 }
 
 func partitionName(topic string, partition int) string { return fmt.Sprintf("%s-%d", topic, partition) }
@@ -353,13 +381,13 @@ func partitionName(topic string, partition int) string { return fmt.Sprintf("%s-
 func (w *World) bootstrap(n *node, s *api.StorageAnswer) {
 	voters := map[int32]string{}
 	for _, entry := range s.InitialControllers {
-		var id, port int32
-		var rest string
-		if _, err := fmt.Sscanf(entry, "%d@127.0.0.1:%d:%s", &id, &port, &rest); err != nil {
-			w.violate("unreadable initial controller %q: %v", entry, err)
+		before, at, ok := strings.Cut(entry, "@")
+		id, err := strconv.ParseInt(before, 10, 32)
+		if !ok || err != nil || strings.Count(at, ":") != 2 {
+			w.violate("unreadable initial controller %q", entry)
 			return
 		}
-		voters[id] = rest
+		voters[int32(id)] = at[strings.LastIndex(at, ":")+1:]
 	}
 	if len(w.voters) == 0 {
 		w.voters = voters
