@@ -83,6 +83,7 @@ generate: bin/tools/.built ## regenerate deepcopy, CRDs, key tables, package loc
 	@$(beat) "the TLS engine" node/sslengine/build.sh
 
 bench: build ## print figures and hold them against their bounds
+	@go test -run '^$$' -bench . -benchtime 1x ./api/crds
 	@$(slow_beat) "on one core" go test -run '^$$' -bench . -benchtime 3x -cpu 1 -timeout 30m ./core/plan
 	@$(slow_beat) "on real Kafka, five minutes of rest included" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e
 
