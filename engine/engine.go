@@ -113,12 +113,14 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	if how == Cached && (len(in.Plan.Steps) > 0 || e.prunable(&f)) {
 		return Result{}, false, nil
 	}
-	// Before any step: a budget that no longer holds must not outlive the decision.
-	if err := e.Shared.Apply(ctx, kc, model, f.nodes, in.Plan.Spare); err != nil {
-		in.Failed = fmt.Sprintf("Services and PodDisruptionBudget: %v", err)
-		return Result{Status: health.Status(in), Plan: in.Plan, Again: again(in)}, true, nil
+	// Before any step: a budget that no longer holds must not outlive the decision. Where it
+	// cannot be written, only nodes that are down already get their new process: nothing rests
+	// on them, and it may be the fix.
+	err = e.Shared.Apply(ctx, kc, model, f.nodes, in.Plan.Spare)
+	if err != nil {
+		err = fmt.Errorf("Services and PodDisruptionBudget: %w", err)
 	}
-	steps, err := e.do(ctx, kc, rev, world, in.Plan.Steps)
+	steps, err := e.do(ctx, kc, rev, world, in.Plan.Steps, err)
 	if err == nil && how == Fresh {
 		err = e.prune(ctx, &f)
 	}
@@ -383,17 +385,17 @@ func acceptedLosses(kc *api.KafkaCluster) []int32 {
 	return ids
 }
 
-// do does the steps in order and returns those that it did. The first that fails ends the
-// pass, because later ones may rest on it — but for new processes of nodes that are down
-// already: they rest on nothing, and may be the very fix that the failed step needs. The spec
-// of such a step holds what earlier steps on the same node decided, so these must be done.
-func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step) ([]plan.Step, error) {
+// do does the steps in order and returns those that it did. The first that fails (or what
+// failed before them) ends the pass, because later ones may rest on it — but for new processes
+// of nodes that are down already: they rest on nothing, and may be the very fix that the failed
+// step needs. The spec of such a step holds what earlier steps on the same node decided, so
+// these must be done, or be of a kind that is done live anyway.
+func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step, failed error) ([]plan.Step, error) {
 	var done []plan.Step
-	var failed error
 	left := map[int32]bool{} // nodes with a step that was not done
 	for _, step := range steps {
 		if failed != nil && (!mendsDownNode(step) || left[step.Node]) {
-			left[step.Node] = true
+			left[step.Node] = left[step.Node] || step.Kind != plan.UpdateLive
 			continue
 		}
 		if err := e.doOne(ctx, kc, rev, w, step); err != nil {

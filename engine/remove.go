@@ -31,7 +31,7 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 	}
 	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, in.Want)
 	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
-	done, err := e.do(ctx, kc, last(f.revisions), in.Have, in.Plan.Steps)
+	done, err := e.do(ctx, kc, last(f.revisions), in.Have, in.Plan.Steps, nil)
 	if err == nil && in.Plan.Done() {
 		for _, n := range f.nodes {
 			if err = e.Nodes.Delete(ctx, kc, n.Spec.NodeID, removeData); err != nil {
@@ -76,7 +76,7 @@ func (e *Engine) unresolved(ctx context.Context, kc *api.KafkaCluster, f *facts,
 	}
 	have := plan.World{Nodes: f.nodes, Hosts: f.hosts}
 	p := plan.Stop(stopModel(kc, f.nodes), have, e.Now())
-	done, err := e.do(ctx, kc, nil, have, p.Steps)
+	done, err := e.do(ctx, kc, nil, have, p.Steps, nil)
 	if err != nil {
 		return Result{}, fmt.Errorf("stop cluster %s, of which no spec can be accepted: %w", kc.Name, err)
 	}

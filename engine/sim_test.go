@@ -35,6 +35,25 @@ type world struct {
 	certificatesGone int
 	// spare is what the PodDisruptionBudget last said.
 	spare bool
+	// reads are the calls that read, with how they did.
+	reads []string
+	// stale is what cached reads of nodes and revisions show in place of the truth; nil is the truth.
+	stale *stale
+	// current is the KafkaCluster in the API server; nil is what a pass is given.
+	current *api.KafkaCluster
+}
+
+type stale struct {
+	nodes     []plan.Node
+	revisions []api.ClusterRevision
+}
+
+func (w *world) read(what string, how engine.Freshness) {
+	word := "cached"
+	if how == engine.Fresh {
+		word = "fresh"
+	}
+	w.reads = append(w.reads, word+" "+what)
 }
 
 func newWorld() *world {
@@ -56,11 +75,15 @@ func newWorld() *world {
 
 // engine is an engine as after a restart: it has nothing but its ports.
 func (w *world) engine() *engine.Engine {
-	return &engine.Engine{
+	e := &engine.Engine{
 		Kafka: kafkaPort{w}, Nodes: nodesPort{w}, Catalog: catalogPort{w}, Revisions: revisionsPort{w}, Certificates: certificatesPort{w}, Shared: sharedPort{w},
 		Fresh: func(int) plan.Fresh { return w.sim.See().Fresh }, Now: func() time.Time { return w.sim.Now },
 		CASecret: func(name string) string { return name + "-ca" },
 	}
+	if w.current != nil {
+		e.Reread = func(context.Context, *api.KafkaCluster) (*api.KafkaCluster, error) { return w.current.DeepCopy(), nil }
+	}
+	return e
 }
 
 var errInjected = errors.New("injected")
@@ -119,7 +142,11 @@ func (k kafkaPort) Do(_ context.Context, _ *api.KafkaCluster, _ engine.Endpoints
 
 type nodesPort struct{ *world }
 
-func (n nodesPort) List(context.Context, *api.KafkaCluster, engine.Freshness) ([]plan.Node, error) {
+func (n nodesPort) List(_ context.Context, _ *api.KafkaCluster, how engine.Freshness) ([]plan.Node, error) {
+	n.read("nodes", how)
+	if how == engine.Cached && n.stale != nil {
+		return n.stale.nodes, nil
+	}
 	var nodes []plan.Node
 	return nodes, n.call("list nodes", func() error {
 		nodes = slices.DeleteFunc(n.sim.See().Nodes, func(x plan.Node) bool {
@@ -164,7 +191,11 @@ func (c catalogPort) Hosts(context.Context) (hosts []plan.Host, objects []api.Ho
 
 type revisionsPort struct{ *world }
 
-func (r revisionsPort) List(context.Context, *api.KafkaCluster, engine.Freshness) (list []api.ClusterRevision, err error) {
+func (r revisionsPort) List(_ context.Context, _ *api.KafkaCluster, how engine.Freshness) (list []api.ClusterRevision, err error) {
+	r.read("revisions", how)
+	if how == engine.Cached && r.stale != nil {
+		return r.stale.revisions, nil
+	}
 	err = r.call("list revisions", func() error {
 		for i := range r.revisions {
 			list = append(list, *r.revisions[i].DeepCopy())
@@ -210,12 +241,16 @@ func (c certificatesPort) Delete(context.Context, *api.KafkaCluster) error {
 
 type sharedPort struct{ *world }
 
-func (s sharedPort) Observe(context.Context, *api.KafkaCluster, engine.Freshness) (plan.Shared, error) {
+func (s sharedPort) Observe(_ context.Context, _ *api.KafkaCluster, how engine.Freshness) (plan.Shared, error) {
+	s.read("shared", how)
 	return plan.Shared{}, s.call("observe what is shared", func() error { return nil })
 }
 
 func (s sharedPort) Apply(_ context.Context, _ *api.KafkaCluster, _ cluster.Model, _ []plan.Node, spare bool) error {
 	return s.call("apply what is shared", func() error {
+		if s.spare != spare {
+			s.writes = append(s.writes, fmt.Sprintf("spare %t", spare))
+		}
 		s.spare = spare
 		return nil
 	})
