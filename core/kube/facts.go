@@ -67,10 +67,7 @@ func Facts(node api.KafkaNode, seen Seen) api.KafkaNodeStatus {
 	addClaims(&status, &node, &seen)
 	f := facts{node: &node, seen: &seen, status: &status}
 	f.addState()
-	if status.Placement != nil && status.Placement.Lost && !status.Ready {
-		lost := fmt.Sprintf("its volumes are on machine %s, which is declared out of service or gone: it gets new ones when that costs no data", status.Placement.Node)
-		status.Message = strings.TrimPrefix(status.Message+"; "+lost, "; ")
-	}
+	f.addMore()
 	return status
 }
 
@@ -334,6 +331,21 @@ func (f *facts) addRunning(kubeletReady bool) {
 			firstNonEmpty(f.seen.ReportErr, "none came yet"), layout.ReportPort))
 	default:
 		f.say(api.NodeStarting, ReasonStarting, firstNonEmpty(f.seen.ReportErr, f.restartLine(), "the supervisor has not reported yet"))
+	}
+}
+
+// addMore says what a node that is not ready waits for beside its own reason.
+func (f *facts) addMore() {
+	var more []string
+	if at := f.status.Placement; at != nil && at.Lost {
+		more = append(more, fmt.Sprintf("its volumes are on machine %s, which is declared out of service or gone: it gets new ones when that costs no data", at.Node))
+	}
+	blind := func(e api.NodeExposure) bool { return e.Type == api.ExposureNodePort && e.Host == "" }
+	if !f.seen.MachinesKnown && slices.ContainsFunc(f.node.Spec.Exposures, blind) {
+		more = append(more, "the operator may not read nodes, so it cannot tell the pod the address of its machine: allow that, or set exposure.host of the NodePort listeners")
+	}
+	if len(more) > 0 && !f.status.Ready {
+		f.status.Message = strings.TrimPrefix(strings.Join(append([]string{f.status.Message}, more...), "; "), "; ")
 	}
 }
 

@@ -221,6 +221,20 @@ func TestFacts(t *testing.T) {
 		"machine silent and cannot be read": {func(s *story) {
 			s.seen.Report, s.seen.MachinesKnown, s.seen.Machines, s.seen.Pod.Status.Reason = nil, false, nil, "NodeLost"
 		}, words{State: api.NodeUnknown, Reason: "MachineSilent", Message: "m1 is lost"}},
+		"machine's address cannot be read": {
+			func(s *story) {
+				s.seen.MachinesKnown, s.seen.Machines, s.seen.Report = false, nil, &layout.Report{State: api.NodePending, Reason: "NoAddress", Message: "waits"}
+				s.node.Spec.Exposures = []api.NodeExposure{{Listener: "plain", Type: api.ExposureNodePort}}
+			},
+			words{State: api.NodePending, Reason: "NoAddress", Message: "waits; the operator may not read nodes"},
+		},
+		"volumes lost": {
+			func(s *story) {
+				s.unscheduled("0/3 nodes are available")
+				s.seen.Machines = s.seen.Machines[1:]
+			},
+			words{State: api.NodePending, Reason: "Unschedulable", Message: "0/3 nodes are available; its volumes are on machine m1"},
+		},
 		"terminating on a machine that is silent": {
 			func(s *story) { s.silence(); s.seen.Pod.DeletionTimestamp = new(at("12:40:00")) },
 			words{State: api.NodeUnknown, Reason: "MachineSilent", Message: "does not report"},

@@ -127,7 +127,6 @@ func (a *act) exact(ctx context.Context, want *appsv1.StatefulSet) error {
 		return nil
 	}
 	patch, err := json.Marshal([]map[string]any{
-		{"op": "test", "path": "/metadata/uid", "value": have.UID},
 		{"op": "replace", "path": "/spec/template", "value": want.Spec.Template},
 	})
 	if err != nil {

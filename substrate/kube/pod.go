@@ -28,7 +28,7 @@ func (a *act) tendPod(ctx context.Context, want corekube.NodeObjects) error {
 	if err != nil {
 		return err
 	}
-	a.r.follow(key, a.node, pod)
+	a.r.follow(key, a.node, pod) //nolint:contextcheck // reports are followed beyond this pass
 	if pod == nil {
 		return nil
 	}

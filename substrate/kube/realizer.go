@@ -80,12 +80,12 @@ func (a *act) fresh(ctx context.Context) (bool, error) {
 		return !a.stale, nil
 	}
 	var now api.KafkaNode
-	err := a.r.live.Get(ctx, client.ObjectKeyFromObject(a.node), &now)
-	if client.IgnoreNotFound(err) != nil {
+	err := client.IgnoreNotFound(a.r.live.Get(ctx, client.ObjectKeyFromObject(a.node), &now))
+	if err != nil {
 		return false, fmt.Errorf("read it again before a change: %w", err)
 	}
 	a.checked = true
-	a.stale = err != nil || now.UID != a.node.UID || now.Generation != a.node.Generation || now.DeletionTimestamp != nil
+	a.stale = now.UID != a.node.UID || now.Generation != a.node.Generation || now.DeletionTimestamp != nil
 	return !a.stale, nil
 }
 
@@ -109,10 +109,10 @@ func (a *act) apply(ctx context.Context, want corekube.NodeObjects) error {
 }
 
 // read reads an object, nil when there is none.
-func read[T any, P interface {
+func read[T any, P interface { //nolint:ireturn // P is a pointer to T
 	*T
 	client.Object
-}](ctx context.Context, from client.Reader, namespace, name string) (P, error) { //nolint:ireturn // P is a pointer to T
+}](ctx context.Context, from client.Reader, namespace, name string) (P, error) {
 	var o P = new(T)
 	err := from.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o)
 	if apierrors.IsNotFound(err) {

@@ -83,7 +83,7 @@ func (r *Reports) Start(ctx context.Context) error {
 	r.mu.Lock()
 	r.ctx = ctx
 	for key, f := range r.nodes {
-		r.run(key, f)
+		r.run(key, f) //nolint:contextcheck // it is r.ctx
 	}
 	r.mu.Unlock()
 	<-ctx.Done()
@@ -154,11 +154,12 @@ func (r *Reports) run(node types.NamespacedName, f *followed) {
 	})
 }
 
-// loop polls until its end. Errors slow it down; what was heard before holds until it is
-// too old, which is worth another look, too.
+// loop polls until its end. A connection that breaks is made anew at once; when that fails,
+// too, what was heard before is believed no more, since the process may be another one by
+// then, and further tries slow down.
 func (r *Reports) loop(ctx context.Context, node types.NamespacedName, f *followed) {
 	retries := wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 0.2, Cap: retryMost, Steps: 10}
-	slow := retries
+	slow, after, failures := retries, "", 0
 	var c *http.Client
 	for ctx.Err() == nil {
 		var err error
@@ -166,18 +167,20 @@ func (r *Reports) loop(ctx context.Context, node types.NamespacedName, f *follow
 			c, err = r.client(ctx, f.target)
 		}
 		if err == nil {
-			err = r.poll(ctx, c, node, f)
+			after, err = r.poll(ctx, c, node, f, after)
 		}
 		if err == nil {
-			slow = retries
+			slow, failures = retries, 0
 			continue
 		}
 		if c != nil {
 			c.CloseIdleConnections()
 			c = nil // the next one has the certificates of that time
 		}
-		r.failed(ctx, node, f, err)
-		sleep(ctx, slow.Step())
+		if failures++; failures > 1 {
+			r.failed(ctx, node, f, err)
+			sleep(ctx, slow.Step())
+		}
 	}
 	if c != nil {
 		c.CloseIdleConnections()
@@ -212,41 +215,38 @@ func (r *Reports) client(ctx context.Context, t Target) (*http.Client, error) {
 	}, nil
 }
 
-func (r *Reports) poll(ctx context.Context, c *http.Client, node types.NamespacedName, f *followed) (err error) {
-	r.mu.Lock()
-	digest := f.digest
-	r.mu.Unlock()
+// poll asks once for another report than the one with this digest, and returns the digest
+// of the one it got.
+func (r *Reports) poll(ctx context.Context, c *http.Client, node types.NamespacedName, f *followed, after string) (digest string, err error) {
 	query := url.Values{}
-	if digest != "" {
-		query.Set("after", digest)
+	if after != "" {
+		query.Set("after", after)
 		query.Set("wait", strconv.Itoa(int(pollWait.Seconds())))
 	}
 	to := url.URL{Scheme: "https", Host: net.JoinHostPort(f.target.Name, strconv.Itoa(int(layout.ReportPort))), Path: "/report", RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
 	if err != nil {
-		return fmt.Errorf("ask for the report: %w", err)
+		return "", fmt.Errorf("ask for the report: %w", err)
 	}
 	response, err := c.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask for the report: %w", err)
+		return "", fmt.Errorf("ask for the report: %w", err)
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	data, err := io.ReadAll(io.LimitReader(response.Body, reportBytes))
 	if err != nil {
-		return fmt.Errorf("read the report: %w", err)
+		return "", fmt.Errorf("read the report: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the supervisor answers %s to a question for its report", response.Status)
+	digest = response.Header.Get("ETag")
+	if response.StatusCode != http.StatusOK || digest == "" {
+		return "", fmt.Errorf("port %d answers %s (ETag %q) to a question for the report, as no supervisor does", layout.ReportPort, response.Status, digest)
 	}
 	var report layout.Report
 	if err := json.Unmarshal(data, &report); err != nil {
-		return fmt.Errorf("read the report: %w: the supervisor may be of another version than the operator", err)
+		return "", fmt.Errorf("read the report: %w: the supervisor may be of another version than the operator", err)
 	}
-	r.heard(ctx, node, f, &report, response.Header.Get("ETag"))
-	if digest != "" && response.Header.Get("ETag") == "" {
-		return errors.New("the supervisor's report has no digest (header ETag)")
-	}
-	return nil
+	r.heard(ctx, node, f, &report, digest)
+	return digest, nil
 }
 
 func (r *Reports) heard(ctx context.Context, node types.NamespacedName, f *followed, report *layout.Report, digest string) {
@@ -264,16 +264,21 @@ func (r *Reports) failed(ctx context.Context, node types.NamespacedName, f *foll
 		return
 	}
 	r.mu.Lock()
-	// The first failure after a report, one with another text, and the moment from which
-	// the report is not believed any more.
-	old := f.report != nil && time.Since(f.at) > reportAge
-	news := f.err != err.Error() || old
-	f.err, f.digest = err.Error(), ""
-	if old {
-		f.report = nil
-	}
+	why := plainly(err)
+	news := f.report != nil || f.err != why
+	f.report, f.err = nil, why
 	r.mu.Unlock()
 	if news {
 		r.changed(node)
 	}
+}
+
+// plainly says why there is no report in the same words each time: what differs between two
+// tries, such as our own port, would look like news.
+func plainly(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Sprintf("%s port %d of the pod: %v", op.Op, layout.ReportPort, op.Err)
+	}
+	return err.Error()
 }

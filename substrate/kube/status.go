@@ -189,6 +189,11 @@ func (r *Realizer) warning(ctx context.Context, about client.Object) (string, er
 	if err != nil && !apierrors.IsForbidden(err) {
 		return "", fmt.Errorf("look for events of %T %s: %w", about, about.GetName(), err)
 	}
+	pod, isPod := about.(*corev1.Pod)
+	if isPod && pod.Spec.NodeName != "" {
+		// It was scheduled since.
+		events.Items = slices.DeleteFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "FailedScheduling" })
+	}
 	text := newestWarning(events.Items)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -250,7 +255,7 @@ func (r *Realizer) follow(key types.NamespacedName, node *api.KafkaNode, pod *co
 		r.reports.Forget(key)
 		return
 	}
-	r.reports.Follow(key, Target{ //nolint:contextcheck // it goes on after this pass
+	r.reports.Follow(key, Target{
 		Cluster: types.NamespacedName{Namespace: node.Namespace, Name: node.Spec.ClusterName},
 		Pod:     pod.UID, IP: pod.Status.PodIP, Name: node.Spec.Address,
 	})
