@@ -65,7 +65,7 @@ func definitionsTemplate(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := bytes.NewBufferString("{{- /* Generated: go test ./deploy -update. As templates, so that helm upgrade upgrades them; kept by helm uninstall. */}}\n")
+	out := bytes.NewBufferString("{{- /* Generated: go test ./deploy -update. As templates, so that helm upgrade upgrades them; kept by helm uninstall. */}}\n{{- if .Values.crds.install }}\n")
 	for _, d := range all {
 		text := encodeYAML(t, d.Object)
 		if strings.Contains(text, "{{") {
@@ -73,6 +73,7 @@ func definitionsTemplate(t *testing.T) []byte {
 		}
 		fmt.Fprintf(out, "---\n%s", text)
 	}
+	out.WriteString("{{- end }}\n")
 	return out.Bytes()
 }
 

@@ -67,7 +67,7 @@ func (o Options) container() corev1.Container {
 
 func probe(path string, period int32) *corev1.Probe {
 	return &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromString("health")}},
-		PeriodSeconds: period, TimeoutSeconds: 3,
+		ProbeHandler:        corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromString("health")}},
+		InitialDelaySeconds: 2, PeriodSeconds: period, TimeoutSeconds: 3,
 	}
 }

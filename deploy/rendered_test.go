@@ -88,6 +88,13 @@ func TestChartIsWhatObjectsSays(t *testing.T) {
 	}
 }
 
+func TestChartLeavesTheDefinitionsToAnother(t *testing.T) {
+	out, err := render(t, "--set", "crds.install=false")
+	if err != nil || strings.Contains(out, "CustomResourceDefinition") {
+		t.Errorf("definitions are installed all the same, %v", err)
+	}
+}
+
 func TestChartPassesLint(t *testing.T) {
 	out, err := helm(t, "lint", "--strict", "--kube-version", "1.36.0", "helm/castellan")
 	if err != nil {

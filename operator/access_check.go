@@ -87,7 +87,12 @@ func (r *RightsCheck) Missing(ctx context.Context, namespace string) []string {
 }
 
 // Admission says which rights the operator lacks to have bad specs refused.
-func (r *RightsCheck) Admission(ctx context.Context) []string { return r.optional(ctx, r.access.Admission) }
+func (r *RightsCheck) Admission(ctx context.Context) []string {
+	if r == nil {
+		return nil
+	}
+	return r.optional(ctx, r.access.Admission)
+}
 
 // Sight says which rights the operator lacks to see what lies in no namespace.
 func (r *RightsCheck) Sight(ctx context.Context) []string { return r.optional(ctx, r.access.Cluster) }

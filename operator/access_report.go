@@ -10,6 +10,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -59,7 +60,12 @@ func (r *rightsReporter) report(ctx context.Context, namespace, missing string) 
 	for i := range list.Items {
 		kc := &list.Items[i]
 		before := kc.DeepCopy()
-		health.PassFailed(&kc.Status, kc.Generation, missing)
+		said := *kc.Status.DeepCopy()
+		health.PassFailed(&said, kc.Generation, missing)
+		kc.Status.Doing = said.Doing
+		for _, c := range said.Conditions {
+			meta.SetStatusCondition(&kc.Status.Conditions, c)
+		}
 		if equality.Semantic.DeepEqual(before.Status, kc.Status) {
 			continue
 		}

@@ -106,6 +106,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	logger := logr.FromSlogHandler(c.Log.Handler())
 	ctrl.SetLogger(logger)
+	c.API = paced(c.API)
 	lease, renew, retry := c.election()
 	lock, err := c.lock(renew)
 	if err != nil {
@@ -135,6 +136,17 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("run the operator: %w", err)
 	}
 	return nil
+}
+
+// paced lets requests through as many clusters need them at a time; the API server has its
+// own ways to be fair. What the caller chose stands.
+func paced(given *rest.Config) *rest.Config {
+	if given.QPS != 0 {
+		return given
+	}
+	own := rest.CopyConfig(given)
+	own.QPS, own.Burst = 100, 200
+	return own
 }
 
 // election is how long a Lease holds, how long its holder tries to renew it, and how often.
