@@ -41,7 +41,7 @@ func TestPodRunsKafka(t *testing.T) {
 				InitialControllers: []string{"1@" + b.live.BootstrapControllers[0] + ":" + directoryID},
 			}
 			b.write(layout.LiveFile, b.live)
-			b.until("search for its own name", time.Minute, func(layout.Report) bool { return strings.Contains(b.pod.stdout.String(), "UnknownHostException") })
+			b.until("search for its own name", 2*time.Minute, func(layout.Report) bool { return strings.Contains(b.pod.stdout.String(), "UnknownHostException") })
 			replace(t, names, "127.0.0.1 "+name+"\n")
 			b.untilReady()
 			if got := b.until("replicas in sync", 20*time.Second, func(r layout.Report) bool { return r.InSync }); got.Rack != "zone-1" {
