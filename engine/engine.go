@@ -118,7 +118,7 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	// on them, and it may be the fix.
 	err = e.Shared.Apply(ctx, kc, model, f.nodes, in.Plan.Spare)
 	if err != nil {
-		err = fmt.Errorf("Services and PodDisruptionBudget: %w", err)
+		err = fmt.Errorf("write Services and PodDisruptionBudget: %w", err)
 	}
 	steps, err := e.do(ctx, kc, rev, world, in.Plan.Steps, err)
 	if err == nil && how == Fresh {

@@ -148,7 +148,7 @@ func TestAFailingBudgetHoldsAllButFixes(t *testing.T) {
 	if diff := cmp.Diff(map[int32]int{1: 1}, w.sim.Restarts); diff != "" {
 		t.Errorf("restarts (-want +got):\n%s", diff)
 	}
-	if c := condition(t, r.Status, api.ConditionStalled); c.Reason != "StepFailed" || c.Message != "Services and PodDisruptionBudget: injected" || r.Again == 0 {
+	if c := condition(t, r.Status, api.ConditionStalled); c.Reason != "StepFailed" || c.Message != "write Services and PodDisruptionBudget: injected" || r.Again == 0 {
 		t.Errorf("%+v, again %s", c, r.Again)
 	}
 	if meta.IsStatusConditionTrue(r.Status.Conditions, api.ConditionReady) {

@@ -161,7 +161,7 @@ func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 		return fmt.Sprintf("it belongs to pool %s, not to %s", is.Pool, w.Pool)
 	case w.Kubernetes != isPod(is):
 		return "it cannot move between hosts and Kubernetes"
-	case !slices.Equal(w.Process.Volumes, is.Process.Volumes) && !(w.Kubernetes && begins(w.Process.Volumes, is.Process.Volumes)):
+	case !slices.Equal(w.Process.Volumes, is.Process.Volumes) && (!w.Kubernetes || !begins(w.Process.Volumes, is.Process.Volumes)):
 		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
 	case cluster.CompareVersions(cluster.ReleaseLine(w.Process.Version), cluster.ReleaseLine(is.Process.Version)) < 0:
 		return fmt.Sprintf("it was permitted to run %s, and going back to %s is not possible", is.Process.Version, w.Process.Version)

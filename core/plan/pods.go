@@ -203,6 +203,21 @@ func (p *pass) noteDirectories(n *Node, spec *api.KafkaNodeSpec) (noted bool) {
 	return noted
 }
 
+// unformatted says what a node waits for before it gets volumes more: while its disks are
+// being formatted, a new volume could not be told from one that was emptied.
+func (p *pass) unformatted(n *Node) string {
+	w, spec := p.wanted[n.Spec.NodeID], p.spec(n.Spec.NodeID)
+	if !w.Kubernetes || len(w.Process.Volumes) <= len(n.Spec.Process.Volumes) || spec.Storage == nil || n.Status.State == api.NodePending {
+		return ""
+	}
+	for _, v := range spec.Volumes[:len(n.Spec.Process.Volumes)] {
+		if v.DirectoryID == "" {
+			return fmt.Sprintf("node %d gets its new volume when volume %s is formatted (%s)", w.ID, v.Name, nodeWord(n))
+		}
+	}
+	return ""
+}
+
 // onlyAdded says that all that is empty of a node are volumes that were never used, while the
 // metadata log is where it was.
 func (p *pass) onlyAdded(n *Node) bool {

@@ -64,6 +64,10 @@ func (p *pass) outdated() []*Node {
 			p.block(w.ID, "WaitingForAddress", wait, false)
 			continue
 		}
+		if wait := p.unformatted(n); wait != "" {
+			p.block(w.ID, "WaitingForDisks", wait, false)
+			continue
+		}
 		out = append(out, n)
 	}
 	slices.SortStableFunc(out, func(a, b *Node) int {

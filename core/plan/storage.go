@@ -284,8 +284,14 @@ func wrongIDs(n *Node, id string) string {
 func (p *pass) mayJoin(n *Node, w *cluster.Node) bool {
 	id := n.Spec.NodeID
 	k := &p.have.Kafka
+	// A controller with its metadata log is no other one for an empty disk beside it, and
+	// Kafka may not be readable without it.
+	intact := w.Controller() && !metadataEmpty(n)
+	if !k.Known && intact && slices.Contains(p.have.Accept, id) {
+		return true
+	}
 	if !k.Known {
-		p.block(id, "KafkaUnreadable", fmt.Sprintf("node %d has empty disks and waits: whether it may be formatted is decided when Kafka can be read (%s)", id, k.Why), false)
+		p.block(id, "KafkaUnreadable", unreadableWords(id, k.Why, intact), false)
 		return false
 	}
 	if w.Controller() && metadataEmpty(n) && voter(k, id) != nil {
@@ -310,6 +316,14 @@ func (p *pass) mayJoin(n *Node, w *cluster.Node) bool {
 		return false
 	}
 	return true
+}
+
+func unreadableWords(id int32, why string, intact bool) string {
+	words := fmt.Sprintf("node %d has empty disks and waits: whether it may be formatted is decided when Kafka can be read (%s)", id, why)
+	if intact {
+		words += fmt.Sprintf("; if Kafka needs this controller for that, accept the loss of what was on them with the annotation castellan.dev/accept-data-loss: \"%d\" on the KafkaCluster", id)
+	}
+	return words
 }
 
 // anyBrokerWithData says whether a broker is left that may answer by itself some day.

@@ -21,6 +21,7 @@ func (w *World) Do(s plan.Step) {
 		}
 		disk := w.disks[s.Node]
 		w.nodes[s.Node] = &node{spec: *s.Spec.DeepCopy(), dir: disk.dir, clusterID: disk.clusterID, owner: disk.owner, formats: disk.formats}
+		w.nodes[s.Node].pod.laid = disk.pod.laid
 		w.bind(w.nodes[s.Node])
 	case plan.UpdateProcess, plan.UpdateLive, plan.AnswerStorage, plan.StopNode, plan.StartNode, plan.ReplaceVolumes:
 		w.write(s)

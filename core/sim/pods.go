@@ -29,6 +29,7 @@ type podFacts struct {
 	asked string // token of a request for new volumes
 	lost  bool   // its machine is gone, and everybody knows
 	zone  string
+	laid  int // how many of its volumes partitions lie on: those that were ever formatted
 }
 
 func newPods() pods {
@@ -70,11 +71,12 @@ func (w *World) anyEmpty(n *node) bool {
 // lie on its volumes by turns.
 func (w *World) has(id int32, partition int) bool {
 	n := w.nodes[id]
-	return n != nil && w.directory(n, partition%len(n.spec.Process.Volumes)) != ""
+	return n != nil && w.directory(n, partition%max(1, n.pod.laid)) != ""
 }
 
 // formatMore formats the empty volumes behind the first one.
 func (w *World) formatMore(n *node) {
+	n.pod.laid = len(n.spec.Process.Volumes)
 	for i := 1; isPod(n) && i < len(n.spec.Process.Volumes); i++ {
 		if claim := n.spec.Volumes[i].Claim; w.pods.more[claim] == "" {
 			w.fresh++
@@ -124,6 +126,11 @@ func (w *World) judgePod(n *node, s plan.Step) {
 			w.violate("%s gives volume %s of node %d another claim", s.Kind, v.Name, id)
 		}
 	}
+	w.judgePorts(n, s)
+}
+
+func (w *World) judgePorts(n *node, s plan.Step) {
+	id, now := s.Node, s.Spec
 	for _, e := range n.spec.Exposures {
 		at := slices.IndexFunc(now.Exposures, func(x api.NodeExposure) bool { return x.Listener == e.Listener })
 		if at >= 0 && e.NodePort != 0 && now.Exposures[at].NodePort != e.NodePort {

@@ -166,7 +166,7 @@ func (w *World) draw() plan.Fresh {
 
 func (w *World) status(n *node) api.KafkaNodeStatus {
 	st := api.KafkaNodeStatus{Nonce: n.nonce}
-	for i, v := range n.spec.Volumes {
+	for i, v := range n.spec.Volumes[:len(n.spec.Process.Volumes)] { // its supervisor knows no others
 		vs := api.VolumeStatus{Name: v.Name, State: api.VolumeEmpty}
 		if dir := w.directory(n, i); dir != "" {
 			id := n.owner
