@@ -1,0 +1,295 @@
+// Package stand puts up a real Kubernetes of several machines for the stories of this folder, with Castellan's operator on
+// it, and clusters of Kafka, one namespace for each. It looks at facts (the API, pods, Kafka from outside the cluster's
+// network) and does to machines and pods what a story wants done. It decides nothing that the product decides.
+package stand
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+)
+
+// Environment of the stories.
+const (
+	// EnvBin names the folder of the programs; without it bin/ of the module is taken.
+	EnvBin = "CASTELLAN_BIN"
+	// EnvDir names the directory of a Kubernetes that runs already: it is neither started nor stopped.
+	EnvDir = "CASTELLAN_KUBE_DIR"
+	// EnvImages names a folder with images of Kafka (kafka-VERSION.tar); without it bin/images is taken.
+	EnvImages = "CASTELLAN_KUBE_IMAGES"
+)
+
+// Machines are the workers, one in each zone.
+const Machines = 3
+
+// Version of Kafka that the stories run.
+const Version = "4.3.1"
+
+const (
+	upTimeout   = 5 * time.Minute
+	downTimeout = 2 * time.Minute
+	loadTimeout = 3 * time.Minute
+)
+
+// Kubernetes is one that runs, for one test.
+type Kubernetes struct {
+	tb testing.TB
+	// Programs, and the module's root.
+	testkube, helm, castellan, client, images, root string
+	dir                                             string // of testkube
+	work                                            string // of the stand
+	loaded                                          map[string]bool // tags of castellan on the machines
+	config                                          *rest.Config
+}
+
+// Shared is the one Kubernetes of a test process, started when a test first wants it.
+type Shared struct {
+	one     Kubernetes
+	started bool // by us
+	tried   error
+	done    bool
+}
+
+// For is the shared Kubernetes for a test. It is started if need be; the operator is not installed by this.
+func (s *Shared) For(tb testing.TB) *Kubernetes {
+	tb.Helper()
+	if !s.done {
+		s.done = true
+		s.tried = s.start(tb)
+	}
+	if s.tried != nil {
+		tb.Fatalf("start a Kubernetes: %v", s.tried)
+	}
+	return s.one.For(tb)
+}
+
+// Stop ends what For has started.
+func (s *Shared) Stop() error {
+	var err error
+	if s.started {
+		if out := s.one.harness(context.Background(), downTimeout, []string{"down"}); out.Code != 0 {
+			err = fmt.Errorf("stop the Kubernetes: %s", out)
+		}
+	}
+	if s.one.work == "" {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(s.one.work))
+}
+
+func (s *Shared) start(tb testing.TB) error {
+	tb.Helper()
+	k := &s.one
+	if err := k.findPrograms(); err != nil {
+		return err
+	}
+	// Not a test's own folder: it is shared by all tests, and its path would be too long for sockets.
+	work, err := os.MkdirTemp("", "cstk") //nolint:usetesting // see above
+	if err != nil {
+		return fmt.Errorf("make the stand's folder: %w", err)
+	}
+	k.work, k.loaded = work, map[string]bool{}
+	k.dir = os.Getenv(EnvDir)
+	if k.dir == "" {
+		k.dir = filepath.Join(work, "kube")
+		began := time.Now()
+		s.started = true
+		out := k.harness(context.Background(), upTimeout, []string{"up", "--name", "e2e", "--nodes", fmt.Sprint(Machines)})
+		if out.Code != 0 {
+			return fmt.Errorf("testkube up: %s", out)
+		}
+		tb.Logf("a Kubernetes of %d machines runs after %s", Machines, time.Since(began).Round(time.Second))
+	}
+	if k.config, err = clientcmd.BuildConfigFromFlags("", k.Kubeconfig()); err != nil {
+		return fmt.Errorf("read the kubeconfig: %w", err)
+	}
+	k.config.QPS, k.config.Burst, k.config.Timeout = 100, 200, 10*time.Second
+	return k.prepare()
+}
+
+// findPrograms finds what a test never builds itself: `make e2e` does.
+func (k *Kubernetes) findPrograms() error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	k.root = root
+	bin := os.Getenv(EnvBin)
+	if bin == "" {
+		bin = filepath.Join(root, "bin")
+	}
+	for name, at := range map[string]*string{
+		"testkube": &k.testkube, "helm": &k.helm, "castellan": &k.castellan, "e2e-client": &k.client, "castellan-images": &k.images,
+	} {
+		*at = filepath.Join(bin, name)
+		if _, err := os.Stat(*at); err != nil {
+			return fmt.Errorf("%w: run `make e2e`, which builds it", err)
+		}
+	}
+	return nil
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the module's root: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		} else if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("find the module's root: %w", err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// For is the same Kubernetes for another test, which then is what fails.
+func (k *Kubernetes) For(tb testing.TB) *Kubernetes {
+	tb.Helper()
+	of := *k
+	of.tb = tb
+	return &of
+}
+
+// Kubeconfig is the administrator's.
+func (k *Kubernetes) Kubeconfig() string { return filepath.Join(k.dir, "kubeconfig") }
+
+// Context is the name of the kubeconfig's only context.
+func (k *Kubernetes) Context() string {
+	k.tb.Helper()
+	config, err := clientcmd.LoadFromFile(k.Kubeconfig())
+	if err != nil {
+		k.tb.Fatalf("read the kubeconfig: %v", err)
+	}
+	return config.CurrentContext
+}
+
+// Client speaks to the API server as administrator.
+func (k *Kubernetes) Client() client.WithWatch { //nolint:ireturn // controller-runtime gives only the interface
+	k.tb.Helper()
+	known := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(known), api.AddToScheme(known)); err != nil {
+		k.tb.Fatalf("register API types: %v", err)
+	}
+	c, err := client.NewWithWatch(k.config, client.Options{Scheme: known})
+	if err != nil {
+		k.tb.Fatalf("connect to the API server: %v", err)
+	}
+	return c
+}
+
+// Clientset speaks to the API server as administrator, where informers want one.
+func (k *Kubernetes) Clientset() *kubernetes.Clientset {
+	k.tb.Helper()
+	c, err := kubernetes.NewForConfig(k.config)
+	if err != nil {
+		k.tb.Fatalf("connect to the API server: %v", err)
+	}
+	return c
+}
+
+// prepare loads the images of Kafka. Castellan's own come with [Kubernetes.LoadCastellan].
+func (k *Kubernetes) prepare() error {
+	folder := os.Getenv(EnvImages)
+	if folder == "" {
+		folder = filepath.Join(k.root, "bin", "images")
+	}
+	return k.load(context.Background(), filepath.Join(folder, "kafka-"+Version+".tar"))
+}
+
+func (k *Kubernetes) load(ctx context.Context, archive string) error {
+	if _, err := os.Stat(archive); err != nil { //nolint:gosec // who runs the tests names the folder
+		return fmt.Errorf("%w: run `make image`, or name a folder of images in %s", err, EnvImages)
+	}
+	if out := k.harness(ctx, loadTimeout, []string{"load", archive}); out.Code != 0 {
+		return fmt.Errorf("load %s into the machines: %s", archive, out)
+	}
+	return nil
+}
+
+// LoadCastellan makes an image of bin/castellan with a tag of its own on every machine, and returns its name.
+func (k *Kubernetes) LoadCastellan(tag string) string {
+	k.tb.Helper()
+	out := filepath.Join(k.work, "castellan-"+tag)
+	made := command{program: k.images, args: []string{"castellan", "--version", tag, "--binary", "linux/amd64=" + k.castellan, "--out", out}}.run(k.tb.Context())
+	must(k.tb, made)
+	if err := k.load(k.tb.Context(), filepath.Join(out, "castellan-amd64.tar")); err != nil {
+		k.tb.Fatal(err)
+	}
+	k.loaded[tag] = true
+	return "castellan:" + tag
+}
+
+// PowerOff cuts the power of a machine.
+func (k *Kubernetes) PowerOff(machine string) {
+	k.tb.Helper()
+	must(k.tb, k.harness(k.tb.Context(), time.Minute, []string{"node", "kill", machine}))
+}
+
+// PowerOn starts a machine again: with its disk, or with an empty one, as one that was bought to replace it.
+func (k *Kubernetes) PowerOn(machine string, freshDisk bool) {
+	k.tb.Helper()
+	args := []string{"node", "start", machine}
+	if freshDisk {
+		args = append(args, "--fresh-disk")
+	}
+	must(k.tb, k.harness(k.tb.Context(), upTimeout, args))
+}
+
+// LoadBalancers lets Services of type LoadBalancer get an address, or not.
+func (k *Kubernetes) LoadBalancers(on bool) {
+	k.tb.Helper()
+	must(k.tb, k.balance(k.tb.Context(), on))
+}
+
+// LoadBalancersAnyway is LoadBalancers for the end of a test, whose context has ended.
+func (k *Kubernetes) LoadBalancersAnyway(on bool) {
+	k.tb.Helper()
+	if out := k.balance(context.Background(), on); out.Code != 0 {
+		k.tb.Error(out)
+	}
+}
+
+func (k *Kubernetes) balance(ctx context.Context, on bool) Output {
+	word := "off"
+	if on {
+		word = "on"
+	}
+	return k.harness(ctx, time.Minute, []string{"loadbalancer", word})
+}
+
+// Outside runs the stand's client from outside the cluster's network, which has to work, and reads its last line.
+func (k *Kubernetes) Outside(within time.Duration, into any, args ...string) Output {
+	k.tb.Helper()
+	out := k.tryOutside(k.tb.Context(), within, args...)
+	must(k.tb, out)
+	if into == nil {
+		return out
+	}
+	lines := strings.Split(strings.TrimSpace(out.Stdout), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), into); err != nil {
+		k.tb.Fatalf("read what the client says: %v: %s", err, out)
+	}
+	return out
+}
+
+func (k *Kubernetes) tryOutside(ctx context.Context, within time.Duration, args ...string) Output {
+	return k.harness(ctx, within, []string{"exec", "ext"}, append([]string{k.client}, args...)...)
+}
