@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -296,5 +297,47 @@ func TestPassFailed(t *testing.T) {
 	health.PassFailed(&empty, 1, "no")
 	if len(empty.Conditions) != 2 {
 		t.Errorf("conditions %+v", empty.Conditions)
+	}
+}
+
+// Where clients begin with a listener of pods depends on how it is exposed.
+func TestListenersOfPods(t *testing.T) {
+	in := well()
+	in.Want.Namespace, in.Want.Name = "kafka", "orders"
+	in.Want.Nodes = []cluster.Node{{ID: 1, Kubernetes: true}}
+	exposed := func(name string, e api.Exposure) api.Listener {
+		return api.Listener{Name: name, Port: 9094, Exposure: e}
+	}
+	in.Want.Listeners = []api.Listener{
+		exposed("inside", api.Exposure{}),
+		exposed("ports", api.Exposure{Type: api.ExposureNodePort}),
+		exposed("outer", api.Exposure{Type: api.ExposureNodePort, AddressType: corev1.NodeExternalIP}),
+		exposed("named", api.Exposure{Type: api.ExposureNodePort, BootstrapHost: "{cluster}.{namespace}"}),
+		exposed("early", api.Exposure{Type: api.ExposureNodePort, BootstrapHost: "x"}),
+		exposed("balanced", api.Exposure{Type: api.ExposureLoadBalancer}),
+		exposed("balanced-name", api.Exposure{Type: api.ExposureLoadBalancer, BootstrapHost: "b"}),
+		exposed("balanced-early", api.Exposure{Type: api.ExposureLoadBalancer}),
+	}
+	in.Have.Shared.Bootstrap = map[string]api.ExposureStatus{
+		"ports": {NodePort: 30001}, "outer": {NodePort: 30002}, "named": {NodePort: 30003}, "balanced": {Address: "fd00::1"},
+	}
+	for id, role := range []api.Role{api.RoleController, api.RoleBroker, api.RoleBroker} {
+		at := &api.NodePlacement{Addresses: map[string]string{"InternalIP": fmt.Sprintf("10.0.0.%d", id)}}
+		if id == 2 {
+			at.Addresses["ExternalIP"] = "1.2.3.4"
+		}
+		in.Have.Nodes = append(in.Have.Nodes, plan.Node{Spec: api.KafkaNodeSpec{NodeID: int32(id), Roles: []api.Role{role}}, Status: api.KafkaNodeStatus{Placement: at}})
+	}
+	in.Have.Nodes = append(in.Have.Nodes, plan.Node{Spec: api.KafkaNodeSpec{NodeID: 3, Roles: []api.Role{api.RoleBroker}}})
+	got := map[string]string{}
+	for _, l := range health.Status(in).Listeners {
+		got[l.Name] = l.BootstrapServers
+	}
+	want := map[string]string{
+		"inside": "orders-bootstrap.kafka.svc:9094", "ports": "10.0.0.1:30001,10.0.0.2:30001", "outer": "1.2.3.4:30002",
+		"named": "orders.kafka:30003", "balanced": "[fd00::1]:9094", "balanced-name": "b:9094",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
