@@ -62,8 +62,7 @@ func (l *logOptions) run(ctx context.Context, node string) error {
 		return l.printHost(ctx, node)
 	}
 	err := l.printHost(ctx, node)
-	var none *NotFoundError
-	if !errors.As(err, &none) {
+	if _, none := errors.AsType[*NotFoundError](err); !none {
 		return err
 	}
 	// What the API says counts only where it knows the node as a pod.

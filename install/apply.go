@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,11 +46,9 @@ func shell(o *unstructured.Unstructured) *unstructured.Unstructured {
 // owned says what of an object is forced: the operator is Castellan's own, unless somebody
 // else has made it; a cluster is the user's.
 func (s *session) owned(o *unstructured.Unstructured, w *wish) (operator, force bool) {
-	for _, own := range w.operator {
-		if own == o {
-			// Its namespace may be somebody's own, and stays as it is then.
-			return true, o.GetKind() != "Namespace"
-		}
+	if slices.Contains(w.operator, o) {
+		// Its namespace may be somebody's own, and stays as it is then.
+		return true, o.GetKind() != "Namespace"
 	}
 	return false, w.force
 }
@@ -58,13 +57,15 @@ func (s *session) owned(o *unstructured.Unstructured, w *wish) (operator, force 
 func (s *session) applyAll(ctx context.Context, objects []*unstructured.Unstructured, w *wish) (int, error) {
 	count := 0
 	for _, o := range objects {
-		_, force := s.owned(o, w)
+		operator, force := s.owned(o, w)
 		changed, err := s.applyOne(ctx, o, force)
 		if err != nil {
 			return count, err
 		}
 		if changed {
 			count++
+		}
+		if changed && !operator {
 			s.Done("%s %s applied", strings.ToLower(o.GetKind()), fullName(o))
 		}
 		if o.GetKind() == definitionKind {
@@ -79,13 +80,15 @@ func (s *session) applyAll(ctx context.Context, objects []*unstructured.Unstruct
 // applyOne tries again while the operator that judges the object does not answer yet.
 func (s *session) applyOne(ctx context.Context, o *unstructured.Unstructured, force bool) (bool, error) {
 	for {
-		s.Doing("applying %s %s", strings.ToLower(o.GetKind()), fullName(o))
 		changed, err := s.apply(ctx, o, force, false)
 		switch {
 		case err == nil:
 			return changed, nil
-		case unanswered(err) && pause(ctx):
-			continue
+		case unanswered(err):
+			s.Doing("waiting until the operator judges %s %s", strings.ToLower(o.GetKind()), fullName(o))
+			if !pause(ctx) {
+				return false, fmt.Errorf("the operator's webhook does not answer: %w: %w", err, ctx.Err())
+			}
 		case isRefusal(err) && !apierrors.IsForbidden(err):
 			return false, &RefusedError{Message: fmt.Sprintf("%s %s is not accepted: %v", o.GetKind(), fullName(o), err)}
 		default:
@@ -109,7 +112,6 @@ func (s *session) awaitServed(ctx context.Context, definition *unstructured.Unst
 		if _, err := s.client.RESTMapper().RESTMapping(schema.GroupKind{Group: group, Kind: kind}); err == nil {
 			return nil
 		}
-		s.Doing("waiting until the API server serves %s", kind)
 		if !pause(ctx) {
 			return fmt.Errorf("the API server does not serve %s yet: %w", definition.GetName(), ctx.Err())
 		}

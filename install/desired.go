@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -85,7 +86,7 @@ func (s *session) wish(ctx context.Context, m *machines) (*wish, error) {
 func (s *session) existing(ctx context.Context) (*api.KafkaCluster, error) {
 	c := &api.KafkaCluster{}
 	err := s.client.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: defaultCluster}, c)
-	if absent(err) {
+	if absent(err) || apierrors.IsForbidden(err) { // the right is among what is checked
 		return nil, nil //nolint:nilnil // nothing is an answer here
 	}
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -171,7 +170,7 @@ func (s *session) remove(ctx context.Context, o *unstructured.Unstructured) erro
 		}
 		return fmt.Errorf("read %s %s: %w", o.GetKind(), fullName(o), err)
 	}
-	uid := types.UID(current.GetUID())
+	uid := current.GetUID()
 	err := s.client.Delete(ctx, current, client.Preconditions{UID: &uid}, client.PropagationPolicy("Background"))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete %s %s: %w", o.GetKind(), fullName(o), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -141,11 +142,8 @@ func (w warnings) HandleWarningHeaderWithContext(_ context.Context, code int, _,
 type MissingError struct{ Items []string }
 
 func (e *MissingError) Error() string {
-	text := "nothing was created, because this is missing:"
-	for _, item := range e.Items {
-		text += "\n  * " + item
-	}
-	return text
+	const bullet = "\n  * "
+	return "nothing was created, because this is missing:" + bullet + strings.Join(e.Items, bullet)
 }
 
 // RefusedError says that a spec, or a wish, was not accepted.

@@ -11,12 +11,18 @@ import (
 )
 
 // Print says for people how to use what runs.
-func (r *Running) Print(w io.Writer) {
+func (r *Running) Print(w io.Writer) error {
+	_, err := io.WriteString(w, r.text())
+	return err
+}
+
+func (r *Running) text() string {
+	w := &strings.Builder{}
 	c := r.Cluster
 	name := c.Namespace + "/" + c.Name
 	if c.Spec.State == api.StateStopped {
 		fmt.Fprintf(w, "\nKafkaCluster %s is stopped, as its spec.state says.\n", name)
-		return
+		return w.String()
 	}
 	fmt.Fprintf(w, "\nKafka %s is ready: KafkaCluster %s, %d nodes.\n", c.Status.Version, name, c.Status.Nodes.Ready)
 	for _, l := range c.Status.Listeners {
@@ -38,6 +44,7 @@ func (r *Running) Print(w io.Writer) {
 		"  echo 'hello world' | castellan produce hello" + options,
 		"  castellan consume hello --from beginning --until-end" + options,
 	}, "\n"))
+	return w.String()
 }
 
 // inside says whether a listener is for clients inside the Kubernetes cluster only.

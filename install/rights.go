@@ -49,6 +49,7 @@ func (p *preflight) checkRights(ctx context.Context, w *wish) error {
 		}
 		need(right{resource: "namespaces"}, "create")
 	}
+	need(right{group: "apps", resource: "deployments", namespace: p.OperatorNamespace}, "list")
 	for _, c := range w.clusters {
 		n := c.Namespace
 		need(right{group: api.GroupVersion.Group, resource: "kafkaclusters", namespace: n}, "get")

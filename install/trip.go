@@ -39,8 +39,8 @@ func (s *session) roundTrip(ctx context.Context, c *api.KafkaCluster, l api.List
 		}
 		config.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
+	s.Doing("KafkaCluster %s/%s: a record through listener %s at %s", c.Namespace, c.Name, l.Name, l.BootstrapServers)
 	for {
-		s.Doing("KafkaCluster %s/%s: a record through listener %s at %s", c.Namespace, c.Name, l.Name, l.BootstrapServers)
 		err := trip(ctx, config)
 		if err == nil {
 			s.Done("a record went through listener %s at %s and came back", l.Name, l.BootstrapServers)

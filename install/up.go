@@ -87,9 +87,13 @@ func (s *session) prepare(ctx context.Context) (*wish, error) {
 
 // create writes what is wished for and counts the changes.
 func (s *session) create(ctx context.Context, w *wish) (int, error) {
+	s.Doing("installing types and operator in namespace %s", s.OperatorNamespace)
 	changed, err := s.applyAll(ctx, w.operator, w)
 	if err != nil {
 		return changed, err
+	}
+	if changed > 0 {
+		s.Done("types and operator installed: %d of %d objects created or changed", changed, len(w.operator))
 	}
 	if err := s.awaitOperator(ctx); err != nil {
 		return changed, err

@@ -127,7 +127,9 @@ func (k *onKubernetes) up(cmd *cobra.Command, w wiring, file string, nodes int, 
 		return translate(err)
 	}
 	for i := range running {
-		running[i].Print(cmd.OutOrStdout())
+		if err := running[i].Print(cmd.OutOrStdout()); err != nil {
+			return fmt.Errorf("say what runs: %w", err)
+		}
 		if err := k.writeProperties(cmd, &running[i], len(running) > 1); err != nil {
 			return err
 		}

@@ -79,9 +79,14 @@ func (s *apiServer) add(name string, ready bool, labels map[string]string) {
 }
 
 func answer(w http.ResponseWriter, code int, object any) {
+	data, err := json.Marshal(object)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(object)
+	_, _ = w.Write(data)
 }
 
 func notFound(w http.ResponseWriter, kind, name string) {
@@ -206,10 +211,10 @@ func (p *podEnd) accept(stream httpstream.Stream, replySent <-chan struct{}) err
 		<-replySent
 		defer func() { _ = failure.Close(); _ = stream.Close() }()
 		if port := stream.Headers().Get(corev1.PortHeader); port != fmt.Sprint(podPort) {
-			fmt.Fprintf(failure, "dial tcp4 127.0.0.1:%s: connect: connection refused", port)
+			_, _ = fmt.Fprintf(failure, "dial tcp4 127.0.0.1:%s: connect: connection refused", port)
 			return
 		}
-		fmt.Fprintf(stream, "%s\n", p.name)
+		_, _ = fmt.Fprintf(stream, "%s\n", p.name)
 		buffer := make([]byte, 4096)
 		for {
 			n, err := stream.Read(buffer)
