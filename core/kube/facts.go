@@ -169,10 +169,10 @@ func (f *facts) addState() {
 	switch {
 	case pod == nil:
 		f.addNoPod()
-	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+	case ended(pod) && pod.DeletionTimestamp.IsZero():
 		f.say(api.NodeFailed, firstNonEmpty(pod.Status.Reason, ReasonExited),
 			firstNonEmpty(pod.Status.Message, layout.DescribeExit(f.status.LastExit), "the pod ended")+": its StatefulSet makes another one")
-	case f.silent() != "":
+	case !ended(pod) && f.silent() != "":
 		f.say(api.NodeUnknown, ReasonMachineSilent, f.silent())
 	case !pod.DeletionTimestamp.IsZero():
 		f.addTerminating()
@@ -181,6 +181,11 @@ func (f *facts) addState() {
 	default:
 		f.addContainers()
 	}
+}
+
+// ended says that a pod is over: none of its containers runs, or will again.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 func (f *facts) addNoPod() {

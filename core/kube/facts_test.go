@@ -131,6 +131,12 @@ func TestFacts(t *testing.T) {
 			},
 			words{State: api.NodeStopping, Reason: "Terminating", Message: "told to end"},
 		},
+		"restarting": { // no failure, though the pod ended before the next one comes
+			func(s *story) {
+				s.seen.Report, s.seen.Pod.DeletionTimestamp, s.seen.Pod.Status.Phase = nil, new(at("12:40:00")), corev1.PodSucceeded
+			},
+			words{State: api.NodeStopping, Reason: "Terminating", Message: "another one follows"},
+		},
 		"unschedulable": {
 			func(s *story) { s.unscheduled("0/3 nodes are available: 3 Insufficient memory.") },
 			words{State: api.NodePending, Reason: "Unschedulable", Message: "3 Insufficient memory"},

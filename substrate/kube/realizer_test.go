@@ -87,15 +87,15 @@ func TestWhatIsDeletedOrEditedComesBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, o := range y.everything() {
-				want, _ := json.Marshal(plain(o))
+				want := plain(t, o)
 				if !edit(o) {
 					continue
 				}
 				y.update(o)
 				y.apply(n)
 				y.get(o, o.GetName())
-				if got, _ := json.Marshal(plain(o)); string(got) != string(want) {
-					t.Errorf("%T %s was not put back:\n%s", o, o.GetName(), cmp.Diff(string(want), string(got)))
+				if diff := cmp.Diff(want, plain(t, o)); diff != "" {
+					t.Errorf("%T %s was not put back:\n%s", o, o.GetName(), diff)
 				}
 				y.wantRequests("rest afterwards", 0, func() { y.apply(n) })
 			}
@@ -103,12 +103,17 @@ func TestWhatIsDeletedOrEditedComesBack(t *testing.T) {
 	}
 }
 
-// plain is an object without what each write changes.
-func plain(o client.Object) client.Object {
+// plain is an object as text, without what each write changes.
+func plain(t *testing.T, o client.Object) string {
+	t.Helper()
 	o, _ = o.DeepCopyObject().(client.Object)
 	o.SetResourceVersion("")
 	o.SetManagedFields(nil)
-	return o
+	data, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 func TestWhatIsWantedNoMoreGoes(t *testing.T) {

@@ -276,8 +276,7 @@ func (r *Reports) failed(ctx context.Context, node types.NamespacedName, f *foll
 // plainly says why there is no report in the same words each time: what differs between two
 // tries, such as our own port, would look like news.
 func plainly(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Sprintf("%s port %d of the pod: %v", op.Op, layout.ReportPort, op.Err)
 	}
 	return err.Error()

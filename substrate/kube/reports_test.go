@@ -87,7 +87,9 @@ func (s *supervisor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("ETag", strconv.Itoa(s.number))
-	_ = json.NewEncoder(w).Encode(s.report)
+	if err := json.NewEncoder(w).Encode(s.report); err != nil {
+		panic(err)
+	}
 }
 
 func (s *supervisor) say(change func()) {
