@@ -64,7 +64,8 @@ func up(cmd *cobra.Command, d cluster.Dir, config cluster.Config) error {
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(cmd.Context(), func() { _ = daemon.Process.Signal(syscall.SIGTERM) }) // it tears down and ends
+	// Whoever interrupts this wants no cluster: the daemon tears down and ends.
+	detach := context.AfterFunc(cmd.Context(), func() { _ = daemon.Process.Signal(syscall.SIGTERM) })
 	ready := false
 	for lines := bufio.NewScanner(progress); lines.Scan(); {
 		if lines.Text() == cluster.ReadyLine {
@@ -73,7 +74,7 @@ func up(cmd *cobra.Command, d cluster.Dir, config cluster.Config) error {
 		}
 		fmt.Fprintln(out, lines.Text())
 	}
-	if !ready {
+	if !ready || !detach() {
 		_ = daemon.Wait() // its log says why
 		return errors.New("it did not come up, and nothing runs now:\n" + lastRun(d))
 	}

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,7 +14,10 @@ import (
 	"castellan.dev/castellan/test/kube/internal/csi/driver"
 )
 
-const pollInterval = 300 * time.Millisecond
+const (
+	pollInterval = 300 * time.Millisecond
+	dnsReplicas  = 2 // as addons.yaml says
+)
 
 // poll calls check until it succeeds; its last error says why not when time is over.
 func poll(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
@@ -38,6 +40,8 @@ func poll(ctx context.Context, limit time.Duration, check func(context.Context) 
 
 // awaitAll waits for the parts in order; what fails is told with the logs that matter.
 func (c *Cluster) awaitAll(ctx context.Context) error {
+	// What a kept cluster says of the time before its last end counts for nothing. API times are whole seconds.
+	begun := time.Now().Truncate(time.Second)
 	var names []string
 	for _, p := range places(c.config.Nodes) {
 		names = append(names, p.name())
@@ -56,11 +60,11 @@ func (c *Cluster) awaitAll(ctx context.Context) error {
 	}{
 		{"API server", c.apiReady, []string{c.dir.log(controlPlane, "machine"), c.dir.log(controlPlane, "etcd"), c.dir.log(controlPlane, "kube-apiserver")}},
 		{"DNS and storage classes", c.applyAddons, []string{c.dir.log(controlPlane, "kube-apiserver")}},
-		{"nodes", func(ctx context.Context) error { return nodesReady(ctx, c.client, names) }, append(append(nodeLogs("machine"), nodeLogs("kubelet")...), nodeLogs("containerd")...)},
+		{"nodes", func(ctx context.Context) error { return nodesReady(ctx, c.client, names, begun) }, append(append(nodeLogs("machine"), nodeLogs("kubelet")...), nodeLogs("containerd")...)},
 		{"volumes", func(ctx context.Context) error { return driverReady(ctx, c.client, names) }, nodeLogs("csi")},
-		{"DNS", func(ctx context.Context) error { return dnsReady(ctx, c.client) }, append(nodeLogs("kubelet"), c.dir.log(controlPlane, "kube-scheduler"))},
+		{"DNS", func(ctx context.Context) error { return dnsReady(ctx, c.client, begun) }, append(nodeLogs("kubelet"), c.dir.log(controlPlane, "kube-scheduler"))},
 	} {
-		begun := time.Now()
+		entered := time.Now()
 		if err := poll(ctx, c.config.Timeout, stage.check); err != nil {
 			var logs strings.Builder
 			for _, path := range stage.logs {
@@ -68,7 +72,7 @@ func (c *Cluster) awaitAll(ctx context.Context) error {
 			}
 			return fmt.Errorf("%s not ready within %s: %w\n%s", stage.name, c.config.Timeout, err, logs.String())
 		}
-		c.say("%s ready (%s)", stage.name, time.Since(begun).Round(100*time.Millisecond))
+		c.say("%s ready (%s)", stage.name, time.Since(entered).Round(100*time.Millisecond))
 	}
 	return nil
 }
@@ -77,14 +81,14 @@ func (c *Cluster) apiReady(ctx context.Context) error {
 	return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() //nolint:wrapcheck // shown as it is
 }
 
-func nodesReady(ctx context.Context, client kubernetes.Interface, names []string) error {
+func nodesReady(ctx context.Context, client kubernetes.Interface, names []string, since time.Time) error {
 	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
 	missing := slices.Clone(names)
 	for _, n := range nodes.Items {
-		if isReady(n) {
+		if isReady(n, since) {
 			missing = slices.DeleteFunc(missing, func(m string) bool { return m == n.Name })
 		}
 	}
@@ -94,9 +98,10 @@ func nodesReady(ctx context.Context, client kubernetes.Interface, names []string
 	return nil
 }
 
-func isReady(n corev1.Node) bool {
+// isReady reports whether the kubelet said so since that time.
+func isReady(n corev1.Node, since time.Time) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue && !c.LastHeartbeatTime.Time.Before(since)
 	})
 }
 
@@ -113,35 +118,39 @@ func driverReady(ctx context.Context, client kubernetes.Interface, names []strin
 	return nil
 }
 
-func dnsReady(ctx context.Context, client kubernetes.Interface) error {
-	d, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
+func dnsReady(ctx context.Context, client kubernetes.Interface, since time.Time) error {
+	pods, err := client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})
 	if err != nil {
-		return fmt.Errorf("CoreDNS: %w", err)
+		return fmt.Errorf("list the pods of CoreDNS: %w", err)
 	}
-	if d.Status.ObservedGeneration < d.Generation || d.Status.ReadyReplicas < *d.Spec.Replicas {
-		return fmt.Errorf("CoreDNS: %d of %d pods ready: %w", d.Status.ReadyReplicas, *d.Spec.Replicas, podTrouble(ctx, client))
+	ready := 0
+	for _, p := range pods.Items {
+		for _, s := range p.Status.ContainerStatuses {
+			if s.Ready && s.State.Running != nil && !s.State.Running.StartedAt.Time.Before(since) {
+				ready++
+			}
+		}
+	}
+	if ready < dnsReplicas {
+		return fmt.Errorf("CoreDNS: %d of %d pods ready%s", ready, dnsReplicas, podTrouble(pods.Items))
 	}
 	return nil
 }
 
-// podTrouble says what keeps pods of the cluster itself from being ready.
-func podTrouble(ctx context.Context, client kubernetes.Interface) error {
-	pods, err := client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("list pods: %w", err)
-	}
-	var all []string
-	for _, p := range pods.Items {
+// podTrouble says what keeps pods from being ready, as far as they tell.
+func podTrouble(pods []corev1.Pod) string {
+	var all strings.Builder
+	for _, p := range pods {
 		for _, s := range p.Status.ContainerStatuses {
 			if s.State.Waiting != nil {
-				all = append(all, p.Name+": "+s.State.Waiting.Reason+" "+s.State.Waiting.Message)
+				fmt.Fprintf(&all, "; %s: %s %s", p.Name, s.State.Waiting.Reason, s.State.Waiting.Message)
 			}
 		}
-		for _, cond := range p.Status.Conditions {
-			if cond.Type == corev1.PodScheduled && cond.Status != corev1.ConditionTrue {
-				all = append(all, p.Name+": "+cond.Message)
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status != corev1.ConditionTrue {
+				fmt.Fprintf(&all, "; %s: %s", p.Name, c.Message)
 			}
 		}
 	}
-	return errors.New(strings.Join(all, "; "))
+	return all.String()
 }

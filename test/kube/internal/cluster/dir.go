@@ -46,12 +46,12 @@ func (d Dir) StatusFile() string { return d.path("cluster.json") }
 // DaemonLog is where the daemon writes once the cluster is up.
 func (d Dir) DaemonLog() string { return d.path("daemon.log") }
 
-func (d Dir) socket() string        { return d.path("daemon.sock") }
-func (d Dir) lock() string          { return d.path("lock") }
-func (d Dir) pki() string           { return d.path("pki") }
-func (d Dir) golden() string        { return d.path("golden") }
-func (d Dir) node(n string) string  { return d.path("nodes", n) }
-func (d Dir) logs(m string) string  { return d.path("logs", m) }
+func (d Dir) socket() string         { return d.path("daemon.sock") }
+func (d Dir) lock() string           { return d.path("lock") }
+func (d Dir) pki() string            { return d.path("pki") }
+func (d Dir) golden() string         { return d.path("golden") }
+func (d Dir) node(n string) string   { return d.path("nodes", n) }
+func (d Dir) logs(m string) string   { return d.path("logs", m) }
 func (d Dir) log(m, p string) string { return d.path("logs", m, p+".log") }
 
 // inside is where a machine sees a path of the directory.

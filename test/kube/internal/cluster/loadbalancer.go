@@ -160,7 +160,7 @@ func (b *balancer) hops(s *corev1.Service) ([]netip.Addr, error) {
 	}
 	var via []netip.Addr
 	for _, n := range nodes {
-		if isReady(*n) && (!local || slices.Contains(with, n.Name)) {
+		if isReady(*n, time.Time{}) && (!local || slices.Contains(with, n.Name)) {
 			via = append(via, internalIP(n))
 		}
 	}

@@ -37,7 +37,7 @@ func leaves(nodes []place) []leaf {
 	}
 	all := []leaf{
 		{"apiserver", certutil.Config{CommonName: "kube-apiserver", Usages: []x509.ExtKeyUsage{server}, AltNames: certutil.AltNames{
-			IPs: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP(apiIP), net.ParseIP(firstServiceIP)},
+			IPs:      []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP(apiIP), net.ParseIP(firstServiceIP)},
 			DNSNames: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + domain},
 		}}},
 		user("apiserver-kubelet", "kube-apiserver-kubelet-client", masters),

@@ -63,9 +63,9 @@ func writeNode(d Dir, cluster string, p place) error {
 		return fmt.Errorf("encode the kubelet's configuration: %w", err)
 	}
 	for path, content := range map[string]string{
-		dir("kubelet.yaml"):            string(config),
-		dir("resolv.conf"):             "",
-		dir("containerd.toml"):         fmt.Sprintf(containerdConfig, inside("nodes", p.name(), "cni")),
+		dir("kubelet.yaml"):             string(config),
+		dir("resolv.conf"):              "",
+		dir("containerd.toml"):          fmt.Sprintf(containerdConfig, inside("nodes", p.name(), "cni")),
 		dir("cni", "testkube.conflist"): fmt.Sprintf(cniConfig, p.pods()),
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
