@@ -31,18 +31,13 @@ func definitions() ([]*unstructured.Unstructured, error) {
 		if err := yaml.Unmarshal(data, &u.Object); err != nil {
 			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
-		u.SetAnnotations(merged(u.GetAnnotations(), map[string]string{keep: "keep"}))
+		annotations := u.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[keep] = "keep"
+		u.SetAnnotations(annotations)
 		out = append(out, u)
 	}
 	return out, nil
-}
-
-func merged(a, b map[string]string) map[string]string {
-	out := map[string]string{}
-	for _, m := range []map[string]string{a, b} {
-		for k, v := range m {
-			out[k] = v
-		}
-	}
-	return out
 }

@@ -71,7 +71,7 @@ func (w validator) serve(ctx context.Context, listener net.Listener, config *tls
 	return server.Shutdown(stop)
 }
 
-func listen(ctx context.Context, address string) (net.Listener, error) { //nolint:ireturn // net.Listener is what net has
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {

@@ -33,7 +33,7 @@ import (
 
 // WebhookSecret is the Secret, in the operator's namespace, with the certificate of the
 // webhook's Service.
-const WebhookSecret = "castellan-webhook"
+const WebhookSecret = "castellan-webhook" //nolint:gosec // a name
 
 // WebhookConfiguration is the name of the ValidatingWebhookConfiguration of an operator that
 // runs in a namespace; several operators may share a Kubernetes cluster.
@@ -102,7 +102,7 @@ func (s *servedCertificate) load(o any) {
 	}
 	c, err := tls.X509KeyPair(secret.Data[pki.KeyTLSCert], secret.Data[pki.KeyTLSKey])
 	if err != nil {
-		s.log.Warn("certificate for admission not taken up", slog.String("secret", s.name), slog.Any("error", err)) //nolint:sloglint // an informer's handler has no context
+		s.log.Warn("certificate for admission not taken up", slog.String("secret", s.name), slog.Any("error", err))
 		return
 	}
 	s.now.Store(&c)
@@ -204,7 +204,7 @@ func (k *certificateKeeper) keys(ctx context.Context, registered []byte) (webhoo
 		return nil, time.Time{}, fmt.Errorf("read Secret %s: %w", key, err)
 	}
 	if !missing && secret.Labels[pki.LabelManagedBy] != pki.ManagedBy {
-		err := fmt.Errorf("Secret %s was not made by Castellan (it has no label %s=%s) and is left as it is: say --webhook-provided, or delete it", key, pki.LabelManagedBy, pki.ManagedBy) //nolint:staticcheck,revive // Secret is a kind
+		err := fmt.Errorf("Secret %s was not made by Castellan (it has no label %s=%s) and is left as it is: say --webhook-provided, or delete it", key, pki.LabelManagedBy, pki.ManagedBy) //nolint:staticcheck // Secret is a kind
 		k.tell(err.Error())
 		return nil, time.Time{}, err
 	}
