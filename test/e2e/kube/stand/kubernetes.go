@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +30,7 @@ const (
 	EnvBin = "CASTELLAN_BIN"
 	// EnvDir names the directory of a Kubernetes that runs already: it is neither started nor stopped.
 	EnvDir = "CASTELLAN_KUBE_DIR"
-	// EnvImages names a folder with images of Kafka (kafka-VERSION.tar); without it bin/images is taken.
+	// EnvImages names a folder with an image of Kafka (kafka-VERSION.tar); without it one is made.
 	EnvImages = "CASTELLAN_KUBE_IMAGES"
 )
 
@@ -95,22 +94,23 @@ func (s *Shared) Stop() error {
 
 func (s *Shared) start(tb testing.TB) error {
 	tb.Helper()
-	k := &s.one
-	if err := k.findPrograms(); err != nil {
-		return err
-	}
 	// Not a test's own folder: it is shared by all tests, and its path would be too long for sockets.
 	work, err := os.MkdirTemp("", "cstk") //nolint:usetesting // see above
 	if err != nil {
 		return fmt.Errorf("make the stand's folder: %w", err)
 	}
+	k := &s.one
 	k.work, k.loaded = work, map[string]bool{}
+	ctx := context.Background() // what is started outlives the test that wants it first
+	if err := k.findPrograms(ctx); err != nil {
+		return err
+	}
 	k.dir = os.Getenv(EnvDir)
 	if k.dir == "" {
 		k.dir = filepath.Join(work, "kube")
 		began := time.Now()
 		s.started = true
-		out := k.harness(context.Background(), upTimeout, []string{"up", "--name", "e2e", "--nodes", fmt.Sprint(Machines)})
+		out := k.harness(ctx, upTimeout, []string{"up", "--name", "e2e", "--nodes", fmt.Sprint(Machines)})
 		if out.Code != 0 {
 			return fmt.Errorf("testkube up: %s", out)
 		}
@@ -120,44 +120,7 @@ func (s *Shared) start(tb testing.TB) error {
 		return fmt.Errorf("read the kubeconfig: %w", err)
 	}
 	k.config.QPS, k.config.Burst, k.config.Timeout = 100, 200, 10*time.Second
-	return k.prepare()
-}
-
-// findPrograms finds what a test never builds itself: `make e2e` does.
-func (k *Kubernetes) findPrograms() error {
-	root, err := moduleRoot()
-	if err != nil {
-		return err
-	}
-	k.root = root
-	bin := os.Getenv(EnvBin)
-	if bin == "" {
-		bin = filepath.Join(root, "bin")
-	}
-	for name, at := range map[string]*string{
-		"testkube": &k.testkube, "helm": &k.helm, "castellan": &k.castellan, "e2e-client": &k.client, "castellan-images": &k.images,
-	} {
-		*at = filepath.Join(bin, name)
-		if _, err := os.Stat(*at); err != nil {
-			return fmt.Errorf("%w: run `make e2e`, which builds it", err)
-		}
-	}
-	return nil
-}
-
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find the module's root: %w", err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		} else if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("find the module's root: %w", err)
-		}
-		dir = filepath.Dir(dir)
-	}
+	return k.loadKafka(ctx)
 }
 
 // For is the same Kubernetes for another test, which then is what fails.
@@ -203,38 +166,6 @@ func (k *Kubernetes) Clientset() *kubernetes.Clientset {
 		k.tb.Fatalf("connect to the API server: %v", err)
 	}
 	return c
-}
-
-// prepare loads the images of Kafka. Castellan's own come with [Kubernetes.LoadCastellan].
-func (k *Kubernetes) prepare() error {
-	folder := os.Getenv(EnvImages)
-	if folder == "" {
-		folder = filepath.Join(k.root, "bin", "images")
-	}
-	return k.load(context.Background(), filepath.Join(folder, "kafka-"+Version+".tar"))
-}
-
-func (k *Kubernetes) load(ctx context.Context, archive string) error {
-	if _, err := os.Stat(archive); err != nil { //nolint:gosec // who runs the tests names the folder
-		return fmt.Errorf("%w: run `make image`, or name a folder of images in %s", err, EnvImages)
-	}
-	if out := k.harness(ctx, loadTimeout, []string{"load", archive}); out.Code != 0 {
-		return fmt.Errorf("load %s into the machines: %s", archive, out)
-	}
-	return nil
-}
-
-// LoadCastellan makes an image of bin/castellan with a tag of its own on every machine, and returns its name.
-func (k *Kubernetes) LoadCastellan(tag string) string {
-	k.tb.Helper()
-	out := filepath.Join(k.work, "castellan-"+tag)
-	made := command{program: k.images, args: []string{"castellan", "--version", tag, "--binary", "linux/amd64=" + k.castellan, "--out", out}}.run(k.tb.Context())
-	must(k.tb, made)
-	if err := k.load(k.tb.Context(), filepath.Join(out, "castellan-amd64.tar")); err != nil {
-		k.tb.Fatal(err)
-	}
-	k.loaded[tag] = true
-	return "castellan:" + tag
 }
 
 // PowerOff cuts the power of a machine.
@@ -288,6 +219,13 @@ func (k *Kubernetes) Outside(within time.Duration, into any, args ...string) Out
 		k.tb.Fatalf("read what the client says: %v: %s", err, out)
 	}
 	return out
+}
+
+// CastellanOutside runs one command of bin/castellan from outside the cluster's network.
+func (k *Kubernetes) CastellanOutside(within time.Duration, args ...string) Output {
+	k.tb.Helper()
+	inside := append([]string{"env", "KUBECONFIG=" + filepath.Join(k.dir, "pki", "admin.conf"), k.castellan}, args...)
+	return k.harness(k.tb.Context(), within, []string{"exec", "ext"}, inside...)
 }
 
 func (k *Kubernetes) tryOutside(ctx context.Context, within time.Duration, args ...string) Output {

@@ -37,9 +37,7 @@ func (k *Kubernetes) Root() string { return k.root }
 func (k *Kubernetes) Operator() {
 	k.tb.Helper()
 	tag := k.Tag("e2e")
-	if !k.loaded[tag] {
-		k.LoadCastellan(tag)
-	}
+	k.LoadCastellan(tag)
 	began := time.Now()
 	k.Upgrade(tag)
 	k.tb.Logf("the operator is there %s after helm install", time.Since(began).Round(100*time.Millisecond))
@@ -51,6 +49,12 @@ func (k *Kubernetes) Upgrade(tag string, namespaces ...string) {
 	k.tb.Helper()
 	must(k.tb, k.upgrade(k.tb.Context(), tag, namespaces))
 	k.Eventually("the operator runs", ReadyTimeout, k.Deployed(OperatorNamespace, operatorName))
+}
+
+// Uninstall removes what Upgrade has installed, but for the definitions, as Helm does.
+func (k *Kubernetes) Uninstall() {
+	k.tb.Helper()
+	k.Helm("uninstall", OperatorRelease, "--namespace", OperatorNamespace, "--ignore-not-found", "--wait", "--timeout", "3m")
 }
 
 // UpgradeAnyway is Upgrade for the end of a test, whose context has ended.
