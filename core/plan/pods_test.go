@@ -384,3 +384,13 @@ func TestAPodThatIsAskedToBeAnotherIsHeld(t *testing.T) {
 	}
 	clean(t, w)
 }
+
+func TestANodeOnAHostIsNoPodBecauseTheSpecSaysSo(t *testing.T) {
+	m := model(combined(3))
+	w := born(t, m)
+	w.Ask(1, "a")
+	p := plan.Compute(asPods(m), w.See(), w.Now)
+	if !blockedBecause(p, "OtherNode") || blockedBecause(p, "StillRuns") || len(p.Steps) > 0 {
+		t.Errorf("steps %v, blocked %v", kinds(p), p.Blocked)
+	}
+}
