@@ -78,8 +78,9 @@ func addPod(status *api.KafkaNodeStatus, pod *corev1.Pod) {
 		return
 	}
 	status.Restarts = kafka.RestartCount
-	if ended := lastEnd(kafka); ended != nil {
-		status.LastExit = exitOf(pod, ended)
+	asked := pod.DeletionTimestamp != nil && kafka.State.Terminated != nil
+	if last := lastEnd(kafka); last != nil && !asked {
+		status.LastExit = exitOf(pod, last)
 	}
 	if kafka.State.Running != nil {
 		status.Process = &api.ProcessStatus{Hash: pod.Annotations[ProcessAnnotation], StartedAt: kafka.State.Running.StartedAt}
