@@ -19,7 +19,7 @@ import (
 // await follows a cluster until it is Ready, or says at the deadline what it waits for.
 func (s *session) await(ctx context.Context, key client.ObjectKey) (*api.KafkaCluster, error) {
 	last := &api.KafkaCluster{}
-	doing, told := "waiting for the operator", ""
+	doing, told := "waiting for the operator", map[string]bool{}
 	for {
 		c := &api.KafkaCluster{}
 		err := s.client.Get(ctx, key, c)
@@ -32,9 +32,11 @@ func (s *session) await(ctx context.Context, key client.ObjectKey) (*api.KafkaCl
 			if refused := conditionNow(c, api.ConditionAccepted, metav1.ConditionFalse); refused != nil {
 				return nil, &RefusedError{Message: fmt.Sprintf("the spec of KafkaCluster %s is not accepted: %s", key, refused.Message)}
 			}
-			if stalled := conditionNow(c, api.ConditionStalled, metav1.ConditionTrue); stalled != nil && stalled.Message != told {
-				told = stalled.Message
-				s.Done("KafkaCluster %s waits: %s", key, told)
+			for _, problem := range s.problems(ctx, c) {
+				if !told[problem.id] {
+					told[problem.id] = true
+					s.Done("KafkaCluster %s: %s", key, problem.text)
+				}
 			}
 			doing = s.describe(ctx, c)
 		case absent(err):
@@ -71,40 +73,51 @@ func conditionNow(c *api.KafkaCluster, kind string, status metav1.ConditionStatu
 	return condition
 }
 
-// describe says in a line what a cluster does and which nodes it waits for.
+// problem is something that may not go away by itself; its id stays while its words change.
+type problem struct{ id, text string }
+
+// problems are what a person may have to do something about.
+func (s *session) problems(ctx context.Context, c *api.KafkaCluster) []problem {
+	var found []problem
+	if stalled := conditionNow(c, api.ConditionStalled, metav1.ConditionTrue); stalled != nil {
+		found = append(found, problem{stalled.Reason + stalled.Message, stalled.Message})
+	}
+	for _, n := range s.waiting(ctx, c) {
+		if n.Status.State == api.NodeFailed || n.Status.Reason == corev1.PodReasonUnschedulable {
+			found = append(found, problem{n.Name + n.Status.Reason, describeNode(&n)})
+		}
+	}
+	return found
+}
+
+// waiting are the nodes of a cluster that are not ready.
+func (s *session) waiting(ctx context.Context, c *api.KafkaCluster) []api.KafkaNode {
+	var list api.KafkaNodeList
+	if err := s.client.List(ctx, &list, client.InNamespace(c.Namespace)); err != nil {
+		return nil // it is asked again soon
+	}
+	return slices.DeleteFunc(list.Items, func(n api.KafkaNode) bool { return n.Spec.ClusterName != c.Name || n.Status.Ready })
+}
+
+// describe says in a line which nodes a cluster waits for and what it does.
 func (s *session) describe(ctx context.Context, c *api.KafkaCluster) string {
 	if len(c.Status.Conditions) == 0 {
 		return "waiting for the operator to look at it"
 	}
-	var parts []string
+	waiting := s.waiting(ctx, c)
+	parts := []string{fmt.Sprintf("%d of %d nodes ready", c.Status.Nodes.Ready, max(int(c.Status.Nodes.Desired), int(c.Status.Nodes.Ready)+len(waiting)))}
+	slices.SortFunc(waiting, func(a, b api.KafkaNode) int { return cmp.Compare(a.Spec.NodeID, b.Spec.NodeID) })
+	for _, n := range waiting {
+		parts = append(parts, fmt.Sprintf("%d %s", n.Spec.NodeID, cmp.Or(n.Status.Reason, string(n.Status.State), string(api.NodePending))))
+	}
+	text := strings.Join(parts, ", ")
 	if now := meta.FindStatusCondition(c.Status.Conditions, api.ConditionReconciling); now != nil && now.Status == metav1.ConditionTrue {
-		parts = append(parts, now.Message)
-	} else if c.Status.Doing != "" {
-		parts = append(parts, c.Status.Doing)
+		return text + "; " + now.Message
 	}
-	ready, waiting := s.nodes(ctx, c)
-	parts = append(parts, fmt.Sprintf("%d of %d nodes ready", ready, ready+len(waiting)))
-	return strings.Join(append(parts, waiting...), "; ")
-}
-
-// nodes counts the ready nodes of a cluster and says what each of the others waits for.
-func (s *session) nodes(ctx context.Context, c *api.KafkaCluster) (ready int, waiting []string) {
-	var list api.KafkaNodeList
-	if err := s.client.List(ctx, &list, client.InNamespace(c.Namespace)); err != nil {
-		return 0, []string{fmt.Sprintf("the nodes cannot be listed: %v", err)}
+	if c.Status.Doing != "" {
+		text += "; " + c.Status.Doing
 	}
-	slices.SortFunc(list.Items, func(a, b api.KafkaNode) int { return cmp.Compare(a.Spec.NodeID, b.Spec.NodeID) })
-	for i := range list.Items {
-		n := &list.Items[i]
-		switch {
-		case n.Spec.ClusterName != c.Name:
-		case n.Status.Ready:
-			ready++
-		default:
-			waiting = append(waiting, describeNode(n))
-		}
-	}
-	return ready, waiting
+	return text
 }
 
 func describeNode(n *api.KafkaNode) string {
@@ -137,9 +150,8 @@ func (s *session) trouble(ctx context.Context, c *api.KafkaCluster) string {
 	if len(c.Status.Conditions) == 0 {
 		lines = append(lines, "  the operator has not looked at it")
 	}
-	_, waiting := s.nodes(ctx, c)
-	for _, w := range waiting {
-		lines = append(lines, "  "+w)
+	for _, n := range s.waiting(ctx, c) {
+		lines = append(lines, "  "+describeNode(&n))
 	}
 	if events := s.warningEvents(ctx, c.Namespace, ofCluster(c.Name)); events != "" {
 		lines = append(lines, events)
