@@ -59,7 +59,7 @@ func (r *nodeReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	if err := errors.Join(r.report(ctx, node, status), applied); err != nil {
 		return reconcile.Result{}, err
 	}
-	again, err := r.again(ctx, node)
+	again, err := r.again(ctx, node, status.Ready)
 	return reconcile.Result{RequeueAfter: again}, err
 }
 
@@ -67,10 +67,14 @@ func (r *nodeReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 const reasonNotApplied = "NotApplied"
 
 // again is when to look without an event. A silent host makes none: look when its Lease
-// would have ended. Pods make events.
-func (r *nodeReconciler) again(ctx context.Context, node *api.KafkaNode) (time.Duration, error) {
-	if isPod(node) {
+// would have ended. Pods make them; only why one does not start stands in Events of
+// Kubernetes, which nobody watches.
+func (r *nodeReconciler) again(ctx context.Context, node *api.KafkaNode, ready bool) (time.Duration, error) {
+	switch {
+	case isPod(node) && ready:
 		return resync, nil
+	case isPod(node):
+		return resync / 2, nil
 	}
 	_, until, err := r.on.hosts.Alive(ctx, node.Spec.Host)
 	return max(time.Until(until)+time.Second, 5*time.Second), err

@@ -37,6 +37,9 @@ func (s sharedPort) Apply(ctx context.Context, of *api.KafkaCluster, want cluste
 	if s.pods == nil || pods == 0 {
 		return nil
 	}
+	if want.State == api.StateStopped {
+		pods = 0 // none is to be evicted, and none is there
+	}
 	in := corekube.SharedInput{
 		Namespace: of.Namespace, Cluster: of.Name, UID: of.UID, Listeners: want.Listeners, Nodes: pods, Spare: spare,
 		BootstrapAnnotations: map[string]map[string]string{}, BootstrapNodePorts: map[string]int32{},
