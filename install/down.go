@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func (s *session) victim(ctx context.Context, name string) (*api.KafkaCluster, e
 	}
 	switch {
 	case len(names) == 0 || name != "":
-		s.Done("there is no KafkaCluster %s in namespace %s", name, s.Namespace)
+		s.Done("there is no KafkaCluster %s in namespace %s", cmp.Or(name, "left"), s.Namespace)
 		return nil, nil //nolint:nilnil // nothing is an answer here
 	case len(names) > 1:
 		slices.Sort(names)

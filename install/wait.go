@@ -90,13 +90,20 @@ func (s *session) problems(ctx context.Context, c *api.KafkaCluster) []problem {
 	return found
 }
 
-// waiting are the nodes of a cluster that are not ready.
-func (s *session) waiting(ctx context.Context, c *api.KafkaCluster) []api.KafkaNode {
+// nodes are the nodes of a cluster by id.
+func (s *session) nodes(ctx context.Context, c *api.KafkaCluster) []api.KafkaNode {
 	var list api.KafkaNodeList
 	if err := s.client.List(ctx, &list, client.InNamespace(c.Namespace)); err != nil {
 		return nil // it is asked again soon
 	}
-	return slices.DeleteFunc(list.Items, func(n api.KafkaNode) bool { return n.Spec.ClusterName != c.Name || n.Status.Ready })
+	nodes := slices.DeleteFunc(list.Items, func(n api.KafkaNode) bool { return n.Spec.ClusterName != c.Name })
+	slices.SortFunc(nodes, func(a, b api.KafkaNode) int { return cmp.Compare(a.Spec.NodeID, b.Spec.NodeID) })
+	return nodes
+}
+
+// waiting are those that are not ready.
+func (s *session) waiting(ctx context.Context, c *api.KafkaCluster) []api.KafkaNode {
+	return slices.DeleteFunc(s.nodes(ctx, c), func(n api.KafkaNode) bool { return n.Status.Ready })
 }
 
 // describe says in a line which nodes a cluster waits for and what it does.
@@ -104,12 +111,17 @@ func (s *session) describe(ctx context.Context, c *api.KafkaCluster) string {
 	if len(c.Status.Conditions) == 0 {
 		return "waiting for the operator to look at it"
 	}
-	waiting := s.waiting(ctx, c)
-	parts := []string{fmt.Sprintf("%d of %d nodes ready", c.Status.Nodes.Ready, max(int(c.Status.Nodes.Desired), int(c.Status.Nodes.Ready)+len(waiting)))}
-	slices.SortFunc(waiting, func(a, b api.KafkaNode) int { return cmp.Compare(a.Spec.NodeID, b.Spec.NodeID) })
-	for _, n := range waiting {
+	nodes := s.nodes(ctx, c)
+	ready := 0
+	parts := []string{""}
+	for _, n := range nodes {
+		if n.Status.Ready {
+			ready++
+			continue
+		}
 		parts = append(parts, fmt.Sprintf("%d %s", n.Spec.NodeID, cmp.Or(n.Status.Reason, string(n.Status.State), string(api.NodePending))))
 	}
+	parts[0] = fmt.Sprintf("%d of %d nodes ready", ready, max(int(c.Status.Nodes.Desired), len(nodes)))
 	text := strings.Join(parts, ", ")
 	if now := meta.FindStatusCondition(c.Status.Conditions, api.ConditionReconciling); now != nil && now.Status == metav1.ConditionTrue {
 		return text + "; " + now.Message
