@@ -19,7 +19,7 @@ crds       := crd:maxDescLen=300
 VERSION    ?= $(shell git describe --tags --always --dirty)
 KUBE_DIR   ?= /tmp/castellan-kube
 
-.PHONY: help build up test e2e e2e-all kube-build kube-up kube-down image lint generate bench clean
+.PHONY: help build up helm test e2e e2e-all kube-build kube-up kube-down image lint generate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,17 +32,19 @@ build: ## build bin/castellan and bin/castellan-controlplane
 up: build ## start a Kafka cluster on this machine (ARGS="--nodes 1 --detach" and so on)
 	@exec bin/castellan up $(ARGS)
 
-test: build ## build what tests need and pass all of them, on real Kafka
+helm:
+	@$(beat) "building helm, which the chart is rendered with" go -C test/kube build -ldflags '-s -w' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
+
+test: build helm ## build what tests need and pass all of them, on real Kafka
 	@test/install-tools
 	@$(slow_beat) "compiling everything" go build ./...
 	@$(slow_beat) "testing the control plane" go -C controlplane test -timeout 15m ./...
 	@$(slow_beat) "testing the images" go -C images test -timeout 5m ./...
 	@$(slow_beat) "testing the main module, one package at a time: many run real Kafka" go test -p 1 -timeout 40m $$(go list ./... | grep -v /test/e2e/kube)
 
-kube-build: ## build bin/testkube, a real Kubernetes of several machines on this one, and helm
+kube-build: helm ## build bin/testkube, a real Kubernetes of several machines on this one, and helm
 	@test/kube/install-tools
 	@$(slow_beat) "building a Kubernetes to test on (the first time this takes minutes)" go -C test/kube build -ldflags '$(ldflags)' -o ../../bin/ ./cmd/...
-	@$(slow_beat) "building helm" go -C test/kube build -ldflags '-s -w' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
 
 kube-up: kube-build ## start that Kubernetes (needs root); its kubeconfig is KUBE_DIR/kubeconfig
 	@bin/testkube up --dir $(KUBE_DIR)
@@ -76,15 +78,18 @@ lint: bin/tools/.built ## lint all modules, import rules included, and check gen
 	diff -r <(cd api/crds && sha256sum *.yaml) <(cd "$$new" && sha256sum *.yaml) && cmp {api/v1alpha1,"$$new"}/zz_generated.deepcopy.go \
 		|| { echo "generated code is older than api/v1alpha1: run 'make generate'" >&2; exit 1; }
 
-generate: bin/tools/.built ## regenerate deepcopy, CRDs, key tables, package locks and the TLS engine's jar
+generate: bin/tools/.built helm ## regenerate deepcopy, CRDs, manifests, key tables, package locks and the TLS engine's jar
 	@bin/tools/controller-gen object $(crds) paths=./api/... output:crd:dir=api/crds
+	@go test ./deploy -update
 	@$(beat) "key tables, from Kafka itself" go generate ./core/kconf
 	@$(beat) "package locks for Kafka $(locked)" go run ./hack/packagelock -out packages/locks $(locked)
 	@$(beat) "the TLS engine" node/sslengine/build.sh
 
-bench: build ## print figures and hold them against their bounds
+bench: build kube-build ## print figures and hold them against their bounds
 	@go test -run '^$$' -bench . -benchtime 1x ./api/crds
 	@$(slow_beat) "on one core" go test -run '^$$' -bench . -benchtime 3x -cpu 1 -timeout 30m ./core/plan
+	@$(slow_beat) "one operator with a hundred clusters" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./operator
+	@$(slow_beat) "on a real Kubernetes" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e/kube
 	@$(slow_beat) "on real Kafka, five minutes of rest included" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e
 
 clean: ## remove what was built

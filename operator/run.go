@@ -129,7 +129,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	clients := kafka.NewClients(kafka.Options{Log: c.Log})
 	defer clients.Close()
-	if err := setup(mgr, c, clients); err != nil {
+	if err := setup(ctx, mgr, c, clients); err != nil {
 		return fmt.Errorf("start the operator: %w", err)
 	}
 	if err := mgr.Start(ctx); err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 // setup adds to the manager what the operator does.
-func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
+func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 	cached, live := mgr.GetClient(), mgr.GetAPIReader()
 	nodes := &nodeReconciler{client: cached, log: c.Log}
 	recorder := mgr.GetEventRecorder("castellan-operator")
@@ -40,7 +40,7 @@ func setup(mgr ctrl.Manager, c Config, clients *kafka.Clients) error {
 		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, nil, nodes.reported)
 		errs = append(errs, mgr.Add(reports))
 		nodes.on.pods = kubesub.New(cached, live, reports)
-		if err := look(live, nodes.on.pods); err != nil {
+		if err := look(ctx, live, nodes.on.pods); err != nil {
 			return err
 		}
 		rights = newRightsCheck(cached, c)
@@ -96,8 +96,8 @@ const lookTimeout = 30 * time.Second
 
 // look finds out what the operator may read beside the clusters' own namespaces. What it may
 // not is named by the check of rights.
-func look(live client.Reader, pods *kubesub.Realizer) error {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+func look(ctx context.Context, live client.Reader, pods *kubesub.Realizer) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	sight, _, err := kubesub.Look(ctx, live)
 	if err != nil {
