@@ -43,7 +43,7 @@ func MakeCgroup(name string) error {
 			if err != nil {
 				return fmt.Errorf("read %s: %w", file, err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, file), value, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, file), value, 0o600); err != nil { //nolint:gosec // a group of ours
 				return fmt.Errorf("set %s of %s: %w", file, dir, err)
 			}
 		}

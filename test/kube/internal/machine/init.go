@@ -35,25 +35,7 @@ func setUp(spec Spec) error {
 		return fmt.Errorf("open %s: %w", spec.Home, err)
 	}
 	defer unix.Close(home) //nolint:errcheck // a path descriptor
-	// Private to this machine, but shared within: what the kubelet mounts must reach what runc made a namespace for.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
-		return fmt.Errorf("make mounts shared: %w", err)
-	}
-	if err := mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return err
-	}
-	if err := mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
-		return err
-	}
-	for _, dir := range []string{Home, "/run/netns", "/run/lock", "/run/tmp"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as on any host
-			return fmt.Errorf("make %s: %w", dir, err)
-		}
-	}
-	if err := mount(fmt.Sprintf("/proc/self/fd/%d", home), Home, "", unix.MS_BIND, ""); err != nil {
+	if err := ownMounts(home); err != nil {
 		return err
 	}
 	if err := hide(spec.Overlays); err != nil {
@@ -77,6 +59,29 @@ func setUp(spec Spec) error {
 		return fmt.Errorf("forward packets: %w", err)
 	}
 	return nil
+}
+
+// ownMounts makes the machine's mounts its own and gives it /proc, an empty /run and, below that, its Home.
+func ownMounts(home int) error {
+	// Private to this machine, but shared within: what the kubelet mounts must reach what runc made a namespace for.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("make mounts shared: %w", err)
+	}
+	if err := mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	for _, dir := range []string{Home, "/run/netns", "/run/lock", "/run/tmp"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as on any host
+			return fmt.Errorf("make %s: %w", dir, err)
+		}
+	}
+	return mount(fmt.Sprintf("/proc/self/fd/%d", home), Home, "", unix.MS_BIND, "")
 }
 
 // hide puts an overlay over each directory whose paths are compiled into the programs that run here, so that machines neither

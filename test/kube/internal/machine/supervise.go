@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -89,8 +90,9 @@ func awaitListener(address string) {
 	if strings.HasPrefix(address, "/") {
 		network = "unix"
 	}
+	dialer := &net.Dialer{Timeout: time.Second}
 	for {
-		conn, err := net.DialTimeout(network, address, time.Second)
+		conn, err := dialer.DialContext(context.Background(), network, address)
 		if err == nil {
 			_ = conn.Close()
 			return
@@ -130,7 +132,7 @@ func (r *reaper) fork(p Process, files []uintptr) (<-chan syscall.WaitStatus, er
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("%s is no absolute path", path)
 	}
-	pid, err := syscall.ForkExec(path, p.Args, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(path, p.Args, &syscall.ProcAttr{ //nolint:gosec // what the machine is made of
 		Dir: "/", Env: append(os.Environ(), p.Env...), Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
