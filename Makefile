@@ -33,13 +33,15 @@ up: build ## start a Kafka cluster on this machine (ARGS="--nodes 1 --detach" an
 	@exec bin/castellan up $(ARGS)
 
 helm:
-	@$(beat) "building helm, which the chart is rendered with" go -C test/kube build -ldflags '-s -w' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
+	@$(beat) "building helm, which the chart is rendered with" go -C test/kube build \
+		-ldflags '-s -w -X helm.sh/helm/v3/internal/version.version=$(shell sed -n 's/^.*helm.sh\/helm\/v3 \(v[^ ]*\).*/\1/p' test/kube/go.mod)' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
 
 test: build helm ## build what tests need and pass all of them, on real Kafka
 	@test/install-tools
 	@$(slow_beat) "compiling everything" go build ./...
 	@$(slow_beat) "testing the control plane" go -C controlplane test -timeout 15m ./...
 	@$(slow_beat) "testing the images" go -C images test -timeout 5m ./...
+	@$(slow_beat) "testing the Kubernetes of the tests" go -C test/kube test -vet=off -timeout 15m ./internal/...
 	@$(slow_beat) "testing the main module, one package at a time: many run real Kafka" go test -p 1 -timeout 40m $$(go list ./... | grep -v /test/e2e/kube)
 
 kube-build: helm ## build bin/testkube, a real Kubernetes of several machines on this one, and helm
@@ -53,10 +55,10 @@ kube-down: ## end that Kubernetes
 	@bin/testkube down --dir $(KUBE_DIR)
 
 e2e: build kube-build ## tell the stories on a real Kubernetes (needs root)
-	@$(slow_beat) "testing testkube" go -C test/kube test -timeout 15m ./...
 	@$(slow_beat) "stories on a real Kubernetes" go test -count 1 -timeout 40m -run '^TestKube' ./test/e2e/kube
 
-e2e-all: build kube-build ## tell also the long stories
+e2e-all: build kube-build ## tell also the long stories, and those of that Kubernetes itself
+	@$(slow_beat) "testing testkube" go -C test/kube test -vet=off -count 1 -timeout 30m ./e2e
 	@$(slow_beat) "all stories on a real Kubernetes" go test -count 1 -timeout 120m ./test/e2e/kube
 
 image: ## make Castellan's image for two architectures in dist/, without a container engine (VERSION=... names it)
@@ -72,7 +74,7 @@ lint: bin/tools/.built ## lint all modules, import rules included, and check gen
 	@$(slow_beat) "linting the main module" $(lint) ./...
 	@cd controlplane && ../$(slow_beat) "linting the control plane" $(lint) ./...
 	@cd images && ../$(slow_beat) "linting the images" $(lint) ./...
-	@cd test/kube && ../../$(slow_beat) "linting the Kubernetes of the tests" $(lint) ./...
+	@cd test/kube && ../../$(slow_beat) "linting the Kubernetes of the tests, but for what is Kubernetes itself" $(lint) ./internal/... ./e2e
 	@new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	bin/tools/controller-gen object $(crds) paths=./api/... output:crd:dir="$$new" output:object:dir="$$new"; \
 	diff -r <(cd api/crds && sha256sum *.yaml) <(cd "$$new" && sha256sum *.yaml) && cmp {api/v1alpha1,"$$new"}/zz_generated.deepcopy.go \
