@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,18 +28,19 @@ type Realizer struct {
 	live    client.Reader
 	reports *Reports
 	sight   Sight
+	// warnings are the reasons that only events tell.
+	warnings *warnings
 
 	mu sync.Mutex
 	// extras are the generations of StatefulSets whose template has more than was applied,
 	// though it was replaced: defaults that this version does not know.
-	extras   map[types.UID]int64
-	warnings map[types.UID]warning
+	extras map[types.UID]int64
 }
 
 // New makes a realizer that sees no machines; live reads must not come from a cache. With
 // nil reports it only repeats what a node's status says, for previews.
 func New(c client.Client, live client.Reader, reports *Reports) *Realizer {
-	return &Realizer{client: c, live: live, reports: reports, extras: map[types.UID]int64{}, warnings: map[types.UID]warning{}}
+	return &Realizer{client: c, live: live, reports: reports, extras: map[types.UID]int64{}, warnings: newWarnings(live)}
 }
 
 // SetSight says what may be read beside the objects of the cluster's own namespace; it is
@@ -122,10 +122,4 @@ func read[T any, P interface { //nolint:ireturn // P is a pointer to T
 		return nil, fmt.Errorf("read %T %s: %w", o, name, err)
 	}
 	return o, nil
-}
-
-// warning is an event that was looked for.
-type warning struct {
-	text string
-	at   time.Time
 }

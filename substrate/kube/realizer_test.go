@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -403,34 +405,80 @@ func TestShared(t *testing.T) {
 }
 
 func TestWhyAPodWaits(t *testing.T) {
-	y, n := newYard(t), testNode()
+	synctest.Test(t, func(t *testing.T) {
+		y, n := newYard(t), testNode()
+		y.waitsForPod(n, "s-1")
+		event := func(name, uid, kind, reason string) {
+			y.create(&corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{Namespace: "kafka", Name: name},
+				InvolvedObject: corev1.ObjectReference{UID: types.UID(uid)}, Type: kind, Reason: reason, Message: "m",
+			})
+		}
+		event("1", "s-1", corev1.EventTypeWarning, "FailedCreate")
+		event("2", "s-1", corev1.EventTypeNormal, "Created")
+		event("3", "another", corev1.EventTypeWarning, "Unrelated")
+		y.wantRequests("a pod that was just asked for", 0, func() { y.status(n) })
+		time.Sleep(15 * time.Second)
+		if status := y.status(n); status.Reason != "NoPod" || !strings.HasSuffix(status.Message, "FailedCreate: m") {
+			t.Errorf("status %+v", status)
+		}
+		y.wantRequests("looks within a minute", 0, func() {
+			for range 3 {
+				time.Sleep(15 * time.Second)
+				if status := y.status(n); !strings.HasSuffix(status.Message, "FailedCreate: m") {
+					t.Errorf("the reason is forgotten: %+v", status)
+				}
+			}
+		})
+		event("4", "s-1", corev1.EventTypeWarning, "FailedAgain")
+		time.Sleep(15 * time.Second)
+		if status := y.status(n); !strings.HasSuffix(status.Message, "FailedAgain: m") {
+			t.Errorf("after a minute the newest is not looked for: %+v", status)
+		}
+	})
+}
+
+func TestManyThatWaitAskLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t)
+		var nodes []*api.KafkaNode
+		for id := range int32(60) {
+			n := testNode()
+			n.Name, n.Spec.NodeID, n.Spec.Volumes[0].Claim = fmt.Sprintf("orders-%d", id), id, fmt.Sprintf("data-orders-%d", id)
+			y.waitsForPod(n, types.UID(n.Name))
+			nodes = append(nodes, n)
+		}
+		lives := y.lives.Load()
+		for range 4 {
+			for _, n := range nodes {
+				y.status(n)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if asked := y.lives.Load() - lives; asked < 10 || asked > 60 {
+			t.Errorf("%d requests for events in 40 s", asked)
+		}
+	})
+}
+
+// waitsForPod applies a node whose StatefulSet makes no pod.
+func (y *yard) waitsForPod(n *api.KafkaNode, uid types.UID) {
+	y.t.Helper()
 	y.create(n)
 	y.apply(n)
 	set := &appsv1.StatefulSet{}
-	y.get(set, "orders-1")
-	set.UID = "s-1"
+	y.get(set, n.Name)
+	set.UID = uid
 	y.update(set)
-	event := func(name, uid, kind, reason string) {
-		y.create(&corev1.Event{
-			ObjectMeta:     metav1.ObjectMeta{Namespace: "kafka", Name: name},
-			InvolvedObject: corev1.ObjectReference{UID: types.UID(uid)}, Type: kind, Reason: reason, Message: "m",
-		})
-	}
-	event("1", "s-1", corev1.EventTypeWarning, "FailedCreate")
-	event("2", "s-1", corev1.EventTypeNormal, "Created")
-	event("3", "another", corev1.EventTypeWarning, "Unrelated")
-	status, err := y.r.Status(t.Context(), *n, false)
+}
+
+func (y *yard) status(n *api.KafkaNode) api.KafkaNodeStatus {
+	y.t.Helper()
+	status, err := y.r.Status(y.t.Context(), *n, false)
 	if err != nil {
-		t.Fatal(err)
+		y.t.Fatal(err)
 	}
-	if status.Reason != "NoPod" || !strings.HasSuffix(status.Message, "FailedCreate: m") {
-		t.Errorf("status %+v", status)
-	}
-	y.wantRequests("the same look again", 0, func() {
-		if _, err := y.r.Status(t.Context(), *n, false); err != nil {
-			t.Error(err)
-		}
-	})
+	return status
 }
 
 func TestObservedGeneration(t *testing.T) {

@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -16,14 +15,9 @@ import (
 	corekube "castellan.dev/castellan/core/kube"
 )
 
-// Bounds.
-const (
-	// warningAge is how long an event that was found is taken for the newest one.
-	warningAge = 15 * time.Second
-	// endGrace is how much later than it should a pod may end before its kubelet counts as
-	// silent, where machines cannot be read.
-	endGrace = 60 * time.Second
-)
+// endGrace is how much later than it should a pod may end before its kubelet counts as
+// silent, where machines cannot be read.
+const endGrace = 60 * time.Second
 
 // Status is what is known of the node. Unknown is an answer, not an error. With fresh the
 // pod and its StatefulSet come from the API server itself, for decisions.
@@ -129,28 +123,8 @@ func (r *Realizer) lookCloser(ctx context.Context, node *api.KafkaNode, seen *co
 		return nil
 	}
 	var err error
-	seen.Warning, err = r.warning(ctx, about)
+	seen.Warning, err = r.warnings.newest(ctx, about)
 	return err
-}
-
-// suspect is the object whose events may say why a pod does not run.
-func suspect(node *api.KafkaNode, seen *corekube.Seen) client.Object { //nolint:ireturn // one of three kinds
-	pod := seen.Pod
-	switch {
-	case pod == nil && seen.StatefulSet != nil:
-		return seen.StatefulSet
-	case pod == nil:
-		return nil
-	case pod.Spec.NodeName == "":
-		for _, v := range node.Spec.Volumes {
-			if claim := seen.Claims[v.Claim]; claim != nil && claim.Status.Phase != corev1.ClaimBound {
-				return claim
-			}
-		}
-	case pod.Status.Phase == corev1.PodPending:
-		return pod
-	}
-	return nil
 }
 
 // volumes reads what claims are bound to, as far as it is there.
@@ -172,49 +146,6 @@ func (r *Realizer) volumes(ctx context.Context, claims map[string]*corev1.Persis
 		}
 	}
 	return out, nil
-}
-
-// warning is the newest Warning event about an object, looked for once in a while. Without
-// the right to list events there is none.
-func (r *Realizer) warning(ctx context.Context, about client.Object) (string, error) {
-	now := time.Now()
-	r.mu.Lock()
-	last, ok := r.warnings[about.GetUID()]
-	r.mu.Unlock()
-	if ok && now.Sub(last.at) < warningAge {
-		return last.text, nil
-	}
-	var events corev1.EventList
-	err := r.live.List(ctx, &events, client.InNamespace(about.GetNamespace()), client.MatchingFields{"involvedObject.uid": string(about.GetUID())})
-	if err != nil && !apierrors.IsForbidden(err) {
-		return "", fmt.Errorf("look for events of %T %s: %w", about, about.GetName(), err)
-	}
-	pod, isPod := about.(*corev1.Pod)
-	if isPod && pod.Spec.NodeName != "" {
-		// It was scheduled since.
-		events.Items = slices.DeleteFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "FailedScheduling" })
-	}
-	text := newestWarning(events.Items)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for uid, w := range r.warnings {
-		if now.Sub(w.at) > warningAge {
-			delete(r.warnings, uid)
-		}
-	}
-	r.warnings[about.GetUID()] = warning{text: text, at: now}
-	return text, nil
-}
-
-func newestWarning(events []corev1.Event) string {
-	text, at := "", time.Time{}
-	for _, e := range events {
-		seen := slices.MaxFunc([]time.Time{e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time}, time.Time.Compare)
-		if e.Type == corev1.EventTypeWarning && !seen.Before(at) {
-			text, at = e.Reason+": "+e.Message, seen
-		}
-	}
-	return text
 }
 
 func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string) ([]corev1.Service, error) {
