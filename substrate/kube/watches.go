@@ -27,7 +27,7 @@ func WatchedByNode() []client.Object {
 
 // WatchedByCluster are the kinds whose objects ClusterRequests maps to a KafkaCluster.
 func WatchedByCluster() []client.Object {
-	return []client.Object{&corev1.Service{}, &policyv1.PodDisruptionBudget{}, &corev1.PersistentVolumeClaim{}}
+	return []client.Object{&corev1.Service{}, &policyv1.PodDisruptionBudget{}, &corev1.PersistentVolumeClaim{}, &corev1.Secret{}}
 }
 
 // CacheOptions keep out of memory what is not ours, of the kinds that only we label. Secrets
