@@ -54,7 +54,7 @@ func (a *act) put(ctx context.Context, want client.Object) error {
 		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), err)
 	}
 	if set, ok := want.(*appsv1.StatefulSet); ok {
-		return a.exact(ctx, set)
+		return a.exact(ctx, set, applied)
 	}
 	return nil
 }
@@ -118,10 +118,11 @@ func (r *Realizer) sameTemplate(want, have *appsv1.StatefulSet) bool {
 }
 
 // exact takes out of a template what server-side apply leaves: the fields of others.
-func (a *act) exact(ctx context.Context, want *appsv1.StatefulSet) error {
+// Applied is what the API server answered.
+func (a *act) exact(ctx context.Context, want *appsv1.StatefulSet, applied *unstructured.Unstructured) error {
 	have := &appsv1.StatefulSet{}
-	if err := a.r.live.Get(ctx, client.ObjectKeyFromObject(want), have); err != nil {
-		return fmt.Errorf("read StatefulSet %s again: %w", want.Name, err)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied.Object, have); err != nil {
+		return fmt.Errorf("read StatefulSet %s as it was applied: %w", want.Name, err)
 	}
 	if equality.Semantic.DeepEqual(want.Spec.Template, have.Spec.Template) {
 		return nil
