@@ -88,6 +88,15 @@ type providedClient struct {
 	live client.Reader
 }
 
+// ownOnly is a client for who reads only what carries our label: what is not in the cache
+// is not asked for past it.
+func ownOnly(c client.Client) client.Client { //nolint:ireturn // as it was given
+	if p, ok := c.(providedClient); ok {
+		return p.Client
+	}
+	return c
+}
+
 // Get implements client.Reader.
 func (p providedClient) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 	err := p.Client.Get(ctx, key, o, opts...)
