@@ -41,7 +41,9 @@ func commandLine(t *testing.T, c *stand.Cluster) {
 	k.ManagedFields, k.ResourceVersion, k.UID = nil, "", ""
 	k.APIVersion, k.Kind = "castellan.dev/v1alpha1", "KafkaCluster"
 	plan := run(stand.YAML(t, k), "plan", "-f", "-")
-	if !strings.Contains(plan, "queued.max.requests") || !strings.Contains(strings.ToLower(plan), "restart") {
-		t.Errorf("castellan plan says %q", plan)
+	for id := range 3 {
+		if step := fmt.Sprintf("UpdateProcess node %d\n     config queued.max.requests", id); !strings.Contains(plan, step) {
+			t.Errorf("castellan plan does not say %q: %q", step, plan)
+		}
 	}
 }

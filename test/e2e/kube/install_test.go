@@ -161,7 +161,7 @@ func restricted(t *testing.T, c *stand.Cluster) {
 }
 
 // toolsPod runs in the namespace of a cluster and has Kafka's own tools.
-func toolsPod(t *testing.T, c *stand.Cluster) (run func(class string, args ...string) string) {
+func toolsPod(t *testing.T, c *stand.Cluster) (run func(stdin, class string, args ...string) string) {
 	t.Helper()
 	pod := fmt.Sprintf(`{
   "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tools", "namespace": %q},
@@ -169,7 +169,7 @@ func toolsPod(t *testing.T, c *stand.Cluster) (run func(class string, args ...st
     "securityContext": {"runAsUser": 1000, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
     "terminationGracePeriodSeconds": 0,
     "containers": [{
-      "name": "tools", "image": "apache/kafka:%s", "command": ["tail", "-f", "/dev/null"],
+      "name": "tools", "image": "apache/kafka:%s", "command": ["tail", "-f", "/dev/null"], "resources": {"requests": {"cpu": "500m"}},
       "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}
     }]
   }
@@ -177,10 +177,10 @@ func toolsPod(t *testing.T, c *stand.Cluster) (run func(class string, args ...st
 	must(t, c.KubectlIn(pod, "apply", "-f", "-"))
 	must(t, c.Kubectl("wait", "pod/tools", "-n", c.Namespace, "--for=condition=Ready", "--timeout=60s"))
 	t.Cleanup(func() { must(t, c.KubectlAnyway("delete", "pod", "tools", "-n", c.Namespace, "--wait=false")) })
-	return func(class string, args ...string) string {
+	return func(stdin, class string, args ...string) string {
 		t.Helper()
 		script := `set -f; exec java -Xmx256m -XX:TieredStopAtLevel=1 -cp '/opt/kafka/libs/*' "$@"`
-		return must(t, c.Kubectl(append([]string{"exec", "-n", c.Namespace, "tools", "--", "sh", "-c", script, "java", class}, args...)...))
+		return must(t, c.KubectlIn(stdin, append([]string{"exec", "-i", "-n", c.Namespace, "tools", "--", "sh", "-c", script, "java", class}, args...)...))
 	}
 }
 
@@ -193,11 +193,14 @@ func hundredThousand(t *testing.T, c *stand.Cluster) {
 	t.Helper()
 	run := toolsPod(t, c)
 	service := corekube.BootstrapService(c.Name) + ":9092"
-	run("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", service, "--create", "--topic", "from-pod", "--partitions", "6", "--replication-factor", "3")
+	run("", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", service, "--create", "--topic", "from-pod", "--partitions", "6", "--replication-factor", "3")
+	var lines strings.Builder
+	for i := range many {
+		fmt.Fprintln(&lines, i)
+	}
 	began := time.Now()
-	run("org.apache.kafka.tools.ProducerPerformance", "--topic", "from-pod", "--num-records", fmt.Sprint(many), "--payload-monotonic", "--throughput", "-1",
-		"--producer-props", "bootstrap.servers="+service, "acks=all")
-	read := run("org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", service, "--topic", "from-pod", "--from-beginning",
+	run(lines.String(), "org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", service, "--topic", "from-pod", "--producer-property", "acks=all")
+	read := run("", "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", service, "--topic", "from-pod", "--from-beginning",
 		"--max-messages", fmt.Sprint(many), "--timeout-ms", "30000")
 	different := map[string]bool{}
 	for line := range strings.Lines(read) {
@@ -246,7 +249,7 @@ func parity(t *testing.T, c *stand.Cluster) {
 	ask := func(server string) []string {
 		return []string{"--bootstrap-server", server, "--entity-type", "brokers", "--entity-name", "0", "--describe", "--all"}
 	}
-	inPod := effective(toolsPod(t, c)(class, ask(corekube.BootstrapService(c.Name)+":9092")...))
+	inPod := effective(toolsPod(t, c)("", class, ask(corekube.BootstrapService(c.Name)+":9092")...))
 
 	spec := c.Object().Spec
 	host := api.KafkaCluster{Spec: *spec.DeepCopy()}
@@ -323,7 +326,7 @@ func dryRun(t *testing.T, c *stand.Cluster) {
 	if out.Code != 0 || strings.Contains(out.Stderr, "Warning") {
 		t.Errorf("objects of the cluster: %s", out)
 	}
-	chart := c.Helm("template", stand.OperatorRelease, c.Chart(), "--namespace", stand.OperatorNamespace, "--include-crds",
+	chart := c.Helm("template", stand.OperatorRelease, c.Chart(), "--namespace", stand.OperatorNamespace, "--include-crds", "--kube-version", "1.36.0",
 		"--set", "image.repository=castellan,image.tag=x")
 	if out := c.KubectlIn(chart, "apply", "--dry-run=server", "-n", stand.OperatorNamespace, "-f", "-"); out.Code != 0 {
 		t.Errorf("the chart: %s", out)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -35,12 +36,17 @@ type story struct {
 	tell func(*testing.T, *stand.Cluster)
 }
 
-// tell tells stories one after another. After one that fails the cluster is shown, and the others are not told: they would
-// only say it again.
+// tell tells stories one after another. After one that fails the cluster is shown, and the others are told only if it is
+// Ready again: else they would only say the same.
 func tell(t *testing.T, c *stand.Cluster, stories ...story) {
 	t.Helper()
 	for _, s := range stories {
-		if !t.Run(s.name, func(t *testing.T) { s.tell(t, c.For(t)) }) {
+		if t.Run(s.name, func(t *testing.T) { s.tell(t, c.For(t)) }) {
+			continue
+		}
+		c.For(t).Dump(c.Namespace)
+		if err := c.For(t).Within(time.Minute, c.For(t).Ready()); err != nil {
+			t.Logf("what follows %q is not told: %v", s.name, err)
 			return
 		}
 	}

@@ -3,6 +3,7 @@ package stand
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -50,6 +51,18 @@ func (k *Kubernetes) Namespace(name string) {
 	k.tb.Helper()
 	c := k.Client()
 	old := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if os.Getenv(EnvKeep) != "" {
+		k.tb.Cleanup(func() {
+			if k.tb.Failed() && !k.dumped[name] {
+				k.Dump(name)
+			}
+		})
+		if c.Get(k.tb.Context(), types.NamespacedName{Name: name}, old) == nil {
+			return
+		}
+	} else {
+		k.tb.Cleanup(func() { k.endNamespace(c, name) })
+	}
 	// A test that was killed may have left it behind.
 	k.removeNamespace(k.tb.Context(), c, name)
 	k.Eventually("the namespace "+name+" of an earlier test is gone", ReadyTimeout, k.Gone(old))
@@ -60,14 +73,16 @@ func (k *Kubernetes) Namespace(name string) {
 	if err := c.Create(k.tb.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}); err != nil {
 		k.tb.Fatalf("create the namespace %s: %v", name, err)
 	}
-	k.tb.Cleanup(func() {
-		if k.tb.Failed() {
-			k.Dump(name)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
-		defer cancel()
-		k.removeNamespace(ctx, c, name)
-	})
+}
+
+func (k *Kubernetes) endNamespace(c client.Client, name string) {
+	k.tb.Helper()
+	if k.tb.Failed() && !k.dumped[name] {
+		k.Dump(name)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	defer cancel()
+	k.removeNamespace(ctx, c, name)
 }
 
 func (k *Kubernetes) removeNamespace(ctx context.Context, c client.Client, name string) {

@@ -8,6 +8,7 @@ import (
 // Dump shows what a person needs to understand a failed test of a namespace.
 func (k *Kubernetes) Dump(namespace string) {
 	k.tb.Helper()
+	k.dumped[namespace] = true
 	for _, args := range [][]string{
 		{"get", "kafkaclusters", "-o", `jsonpath={range .items[*]}{.metadata.name}{"\n"}{range .status.conditions[*]}  {.type}={.status} {.reason}: {.message}{"\n"}{end}{end}`},
 		{"get", "kafkanodes", "-o", "wide"},

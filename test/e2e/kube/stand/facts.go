@@ -33,23 +33,32 @@ type Fact func(ctx context.Context) error
 // how long that took.
 func (k *Kubernetes) Eventually(what string, within time.Duration, fact Fact) time.Duration {
 	k.tb.Helper()
+	began := time.Now()
+	if err := k.Within(within, fact); err != nil {
+		k.tb.Fatalf("%s: not within %s; last seen: %v", what, within, err)
+	}
+	return time.Since(began)
+}
+
+// Within waits until a fact holds, and returns what was last seen when it does not in time.
+func (k *Kubernetes) Within(within time.Duration, fact Fact) error {
+	k.tb.Helper()
 	ctx, cancel := context.WithTimeout(k.tb.Context(), within)
 	defer cancel()
-	began := time.Now()
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	var last error
 	for {
 		err := fact(ctx)
 		if err == nil {
-			return time.Since(began)
+			return nil
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err // what the end of ctx broke off says nothing
 		}
 		select {
 		case <-ctx.Done():
-			k.tb.Fatalf("%s: not within %s; last seen: %v", what, within, last)
+			return last
 		case <-tick.C:
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ const (
 	EnvBin = "CASTELLAN_BIN"
 	// EnvDir names the directory of a Kubernetes that runs already: it is neither started nor stopped.
 	EnvDir = "CASTELLAN_KUBE_DIR"
+	// EnvKeep, if set, leaves clusters behind, and takes one that was left behind: for who writes a story.
+	EnvKeep = "CASTELLAN_KUBE_KEEP"
 	// EnvImages names a folder with an image of Kafka (kafka-VERSION.tar); without it one is made.
 	EnvImages = "CASTELLAN_KUBE_IMAGES"
 )
@@ -54,6 +57,7 @@ type Kubernetes struct {
 	dir                                             string // of testkube
 	work                                            string // of the stand
 	loaded                                          map[string]bool // tags of castellan on the machines
+	dumped                                          map[string]bool // namespaces that were shown
 	config                                          *rest.Config
 }
 
@@ -95,14 +99,17 @@ func (s *Shared) Stop() error {
 func (s *Shared) start(tb testing.TB) error {
 	tb.Helper()
 	// Not a test's own folder: it is shared by all tests, and its path would be too long for sockets.
-	work, err := os.MkdirTemp("", "cstk") //nolint:usetesting // see above
+	work, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", folderPrefix, os.Getpid())) //nolint:usetesting // see above
 	if err != nil {
 		return fmt.Errorf("make the stand's folder: %w", err)
 	}
 	k := &s.one
-	k.work, k.loaded = work, map[string]bool{}
+	k.work, k.loaded, k.dumped = work, map[string]bool{}, map[string]bool{}
 	ctx := context.Background() // what is started outlives the test that wants it first
 	if err := k.findPrograms(ctx); err != nil {
+		return err
+	}
+	if err := k.endLeftovers(ctx); err != nil {
 		return err
 	}
 	k.dir = os.Getenv(EnvDir)
@@ -121,6 +128,31 @@ func (s *Shared) start(tb testing.TB) error {
 	}
 	k.config.QPS, k.config.Burst, k.config.Timeout = 100, 200, 10*time.Second
 	return k.loadKafka(ctx)
+}
+
+// folderPrefix, and the id of the test process, begin the name of a stand's folder.
+const folderPrefix = "cstk"
+
+// endLeftovers ends what stands left behind whose test process was killed.
+func (k *Kubernetes) endLeftovers(ctx context.Context) error {
+	folders, err := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("look for what earlier tests left behind: %w", err)
+	}
+	for _, folder := range folders {
+		var owner int
+		if _, err := fmt.Sscanf(filepath.Base(folder), folderPrefix+"%d-", &owner); err != nil || syscall.Kill(owner, 0) == nil {
+			continue
+		}
+		old := Kubernetes{testkube: k.testkube, dir: filepath.Join(folder, "kube")}
+		if out := old.harness(ctx, downTimeout, []string{"down"}); out.Code != 0 {
+			return fmt.Errorf("end what a killed test left behind: %s", out)
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			return fmt.Errorf("remove what a killed test left behind: %w", err)
+		}
+	}
+	return nil
 }
 
 // For is the same Kubernetes for another test, which then is what fails.
