@@ -22,16 +22,19 @@ import (
 
 // Config of a fake cluster.
 type Config struct {
-	// Brokers and Controllers are how many; both number their nodes from 0, as combined nodes do.
-	// Without brokers 3 are made, without controllers there are no controller listeners.
+	// Brokers and Controllers are how many. Without brokers 3 are made, without controllers there are no controller
+	// listeners. Brokers number from 0, controllers from FirstController: with 0 they are combined nodes.
 	Brokers, Controllers int
+	FirstController      int32
+	// ClusterID that it has; empty means fake.
+	ClusterID string
 	// Topics to begin with, and the partitions of each (1 if 0).
 	Topics     []string
 	Partitions int32
 	// DescribeCluster is its highest version; 0 means 2, which knows fenced brokers (Kafka 4.0). Kafka 3.9 has 1.
 	DescribeCluster int16
-	// TLS of the brokers' listeners; nil means plaintext. Controllers' are plaintext.
-	TLS *tls.Config
+	// TLS of the brokers' listeners, and of the controllers'; nil means plaintext.
+	TLS, ControllerTLS *tls.Config
 	// Options for kfake's brokers, for example kfake.EnableACLs.
 	Options []kfake.Opt
 }
@@ -42,6 +45,9 @@ type Fake struct {
 	Brokers *kfake.Cluster
 	// Controllers is nil without any.
 	Controllers *kfake.Cluster
+
+	clusterID       string
+	firstController int32
 
 	mu     sync.Mutex
 	quorum plan.Quorum
@@ -60,7 +66,7 @@ type Fake struct {
 }
 
 // NewFake starts a fake cluster that ends with the test. Its quorum is the controllers, or without any the
-// brokers, with node 0 as leader and directory ids of [DirectoryID].
+// brokers, with the first as leader and directory ids of [DirectoryID].
 func NewFake(tb testing.TB, config Config) *Fake {
 	tb.Helper()
 	if config.Brokers == 0 {
@@ -69,7 +75,10 @@ func NewFake(tb testing.TB, config Config) *Fake {
 	if config.Partitions == 0 {
 		config.Partitions = 1
 	}
-	opts := append([]kfake.Opt{kfake.NumBrokers(config.Brokers), kfake.ClusterID("fake")}, config.Options...)
+	if config.ClusterID == "" {
+		config.ClusterID = "fake"
+	}
+	opts := append([]kfake.Opt{kfake.NumBrokers(config.Brokers), kfake.ClusterID(config.ClusterID)}, config.Options...)
 	if len(config.Topics) > 0 {
 		opts = append(opts, kfake.SeedTopics(config.Partitions, config.Topics...))
 	}
@@ -79,19 +88,27 @@ func NewFake(tb testing.TB, config Config) *Fake {
 	if config.TLS != nil {
 		opts = append(opts, kfake.TLS(config.TLS))
 	}
-	f := &Fake{Brokers: start(tb, opts...), allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{}, describeClusterVersion: config.DescribeCluster}
-	voters := config.Brokers
-	if config.Controllers > 0 {
-		voters = config.Controllers
-		f.Controllers = start(tb, kfake.NumBrokers(config.Controllers), kfake.ClusterID("fake"))
+	f := &Fake{
+		Brokers: start(tb, opts...), clusterID: config.ClusterID, firstController: config.FirstController,
+		allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{},
+		describeClusterVersion: config.DescribeCluster,
 	}
-	f.quorum = plan.Quorum{LeaderEpoch: 1, HighWater: 100}
-	for id := range int32(voters) { //nolint:gosec // a handful
-		f.quorum.Voters = append(f.quorum.Voters, plan.Replica{ID: id, DirectoryID: DirectoryID(id), LogEnd: 100})
+	first, voters := int32(0), config.Brokers
+	if config.Controllers > 0 {
+		first, voters = config.FirstController, config.Controllers
+		own := []kfake.Opt{kfake.NumBrokers(config.Controllers), kfake.ClusterID(config.ClusterID)}
+		if config.ControllerTLS != nil {
+			own = append(own, kfake.TLS(config.ControllerTLS))
+		}
+		f.Controllers = start(tb, own...)
+	}
+	f.quorum = plan.Quorum{Leader: first, LeaderEpoch: 1, HighWater: 100}
+	for i := range int32(voters) { //nolint:gosec // a handful
+		f.quorum.Voters = append(f.quorum.Voters, plan.Replica{ID: first + i, DirectoryID: DirectoryID(first + i), LogEnd: 100})
 	}
 	f.control(f.Brokers, false, config.TLS != nil)
 	if f.Controllers != nil {
-		f.control(f.Controllers, true, false)
+		f.control(f.Controllers, true, config.ControllerTLS != nil)
 	}
 	return f
 }
@@ -249,20 +266,26 @@ func (f *Fake) control(c *kfake.Cluster, controllers, encrypted bool) {
 		f.count(r)
 		return nil, nil, false
 	})
+	node := func() int32 {
+		if controllers {
+			return f.firstController + c.CurrentNode()
+		}
+		return c.CurrentNode()
+	}
 	keep(f, c, kmsg.DescribeQuorum, func(r *kmsg.DescribeQuorumRequest) kmsg.Response {
-		return f.describeQuorum(r, c.CurrentNode(), controllers)
+		return f.describeQuorum(r, node(), controllers)
 	})
 	keep(f, c, kmsg.AddRaftVoter, func(r *kmsg.AddRaftVoterRequest) kmsg.Response {
-		return f.addVoter(r, c.CurrentNode(), controllers)
+		return f.addVoter(r, node(), controllers)
 	})
 	keep(f, c, kmsg.RemoveRaftVoter, func(r *kmsg.RemoveRaftVoterRequest) kmsg.Response {
-		return f.removeVoter(r, c.CurrentNode(), controllers)
+		return f.removeVoter(r, node(), controllers)
 	})
 	keep(f, c, kmsg.IncrementalAlterConfigs, func(r *kmsg.IncrementalAlterConfigsRequest) kmsg.Response {
-		return f.alterConfigs(r, c.CurrentNode(), controllers)
+		return f.alterConfigs(r, node(), controllers)
 	})
 	keep(f, c, kmsg.DescribeConfigs, func(r *kmsg.DescribeConfigsRequest) kmsg.Response {
-		return f.describeConfigs(r, c.CurrentNode())
+		return f.describeConfigs(r, node())
 	})
 	keep(f, c, kmsg.Metadata, func(*kmsg.MetadataRequest) kmsg.Response { return nil })
 	addrs := c.ListenAddrs()
@@ -355,7 +378,7 @@ func (f *Fake) addVoter(r *kmsg.AddRaftVoterRequest, node int32, controllers boo
 	switch {
 	case controllers && node != f.quorum.Leader:
 		resp.ErrorCode = kerr.NotLeaderForPartition.Code
-	case r.ClusterID != nil && *r.ClusterID != "fake":
+	case r.ClusterID != nil && *r.ClusterID != f.clusterID:
 		resp.ErrorCode = kerr.InconsistentClusterID.Code
 	case f.voter(r.VoterID) >= 0:
 		resp.ErrorCode = kerr.DuplicateVoter.Code
@@ -376,7 +399,7 @@ func (f *Fake) removeVoter(r *kmsg.RemoveRaftVoterRequest, node int32, controlle
 	switch {
 	case controllers && node != f.quorum.Leader:
 		resp.ErrorCode = kerr.NotLeaderForPartition.Code
-	case r.ClusterID != nil && *r.ClusterID != "fake":
+	case r.ClusterID != nil && *r.ClusterID != f.clusterID:
 		resp.ErrorCode = kerr.InconsistentClusterID.Code
 	case i < 0 || f.quorum.Voters[i].DirectoryID != base64.RawURLEncoding.EncodeToString(r.VoterDirectoryID[:]):
 		resp.ErrorCode = kerr.VoterNotFound.Code

@@ -27,9 +27,12 @@ func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, c
 		resp.ErrorCode = kerr.MismatchedEndpointType.Code
 		return resp
 	}
-	resp.ClusterID, resp.ControllerID = "fake", f.quorum.Leader
+	resp.ClusterID, resp.ControllerID = f.clusterID, f.quorum.Leader
 	for i, addr := range addrs {
 		id := int32(i)
+		if controllers {
+			id += f.firstController
+		}
 		fenced := !controllers && slices.Contains(f.fenced, id)
 		if fenced && !r.IncludeFencedBrokers {
 			continue
