@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"time"
 
@@ -67,6 +68,9 @@ type Config struct {
 	HealthAddress string
 	// MetricsAddress is host:port for /metrics; "0" serves none.
 	MetricsAddress string
+	// Dial opens the connections to nodes, to their supervisors and to Kafka, as
+	// net.Dialer.DialContext does; nil dials them.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock of the webhook's certificates; nil is the real one.
 	Now func() time.Time
 	Log *slog.Logger
@@ -127,7 +131,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return fmt.Errorf("start the operator: %w", err)
 	}
-	clients := kafka.NewClients(kafka.Options{Log: c.Log})
+	clients := kafka.NewClients(kafka.Options{Log: c.Log, Dial: c.Dial})
 	defer clients.Close()
 	if err := setup(ctx, mgr, c, clients); err != nil {
 		return fmt.Errorf("start the operator: %w", err)

@@ -37,7 +37,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 	var rights *RightsCheck
 	if c.serves(SubstrateKubernetes) {
 		nodes.reports = make(chan event.TypedGenericEvent[types.NamespacedName], 1024)
-		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, nil, nodes.reported)
+		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, c.Dial, nodes.reported)
 		errs = append(errs, mgr.Add(reports))
 		nodes.on.pods = kubesub.New(ownOnly(cached), live, reports)
 		if err := look(ctx, live, nodes.on.pods); err != nil {
