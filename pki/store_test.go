@@ -156,6 +156,21 @@ func TestEnsureFollowsTheAddressOfANode(t *testing.T) {
 	}
 }
 
+// While a pod restarts, the address of its machine is not known. Clients begin at that machine
+// all the same, and the other nodes must not get certificates anew with each restart.
+func TestEnsureKeepsACertificateThatNamesMore(t *testing.T) {
+	w := newWorld(t)
+	node := func(names ...string) pki.Node { return pki.Node{ID: 0, Address: "orders-0-0", Names: names} }
+	first := w.ensure(node("10.0.0.1", "10.0.0.2", "kafka.example"))
+	w.wrote()
+	if got := w.ensure(node("10.0.0.1")); got[0].Digest != first[0].Digest || w.wrote() != 0 {
+		t.Error("another certificate because an address is not known for a moment")
+	}
+	if got := w.ensure(node("10.0.0.1", "10.0.0.3")); got[0].Digest == first[0].Digest {
+		t.Error("a certificate that does not name an address is kept")
+	}
+}
+
 func TestBrokenCAIsNeverReplaced(t *testing.T) {
 	w := newWorld(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kafka", Name: "orders-ca"},
