@@ -91,7 +91,8 @@ type Report struct {
 	Message string `json:"message,omitempty"`
 	Version string `json:"version,omitempty"`
 	Rack    string `json:"rack,omitempty"`
-	// InSync says that every replica of this broker is in the ISR (true for a controller).
+	// InSync says that every replica of this broker is in the ISR (true for a controller); only
+	// pods ask.
 	InSync bool `json:"inSync,omitempty"`
 	// PID and StartedAt of the JVM.
 	PID       int32        `json:"pid,omitempty"`
