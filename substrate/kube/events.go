@@ -27,8 +27,9 @@ const (
 	// forgotten is how long nobody asks for an object that waits no more: more than the
 	// time between two looks at a node that is not ready.
 	forgotten = 30 * time.Second
-	// eventLists a second, over all objects, and how many more at a time.
-	eventLists, moreLists = 2, 10
+	// eventLists a second, over all objects, and how many at a time after a rest. Each holds
+	// up a look at a node, which must not slow down the making of others.
+	eventLists, eventsAtOnce = 0.5, 10
 )
 
 // warnings finds the Warning events of objects that wait. It is safe for concurrent use.
@@ -47,7 +48,7 @@ type waiting struct {
 }
 
 func newWarnings(live client.Reader) *warnings {
-	return &warnings{live: live, pace: flowcontrol.NewTokenBucketPassiveRateLimiter(eventLists, moreLists), about: map[types.UID]*waiting{}}
+	return &warnings{live: live, pace: flowcontrol.NewTokenBucketPassiveRateLimiter(eventLists, eventsAtOnce), about: map[types.UID]*waiting{}}
 }
 
 // newest is the newest Warning event about an object that waits: as it was within eventAge,
