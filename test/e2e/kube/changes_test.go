@@ -117,7 +117,7 @@ func newOperator(t *testing.T, c *stand.Cluster) {
 		return nil
 	})
 	// A change that needs no restart shows that the new one is at work, and would have restarted what it wants restarted.
-	c.Edit(func(s *api.KafkaClusterSpec) { s.Config["log.retention.hours"] = "100" })
+	c.Edit(func(s *api.KafkaClusterSpec) { s.Config["log.retention.ms"] = "360000000" })
 	c.WaitReady()
 	c.ExpectUntouched(pods)
 	c.ExpectMinISR(traffic.End())

@@ -129,50 +129,82 @@ func samePorts(t *testing.T, before, after map[string]client.Object) {
 	}
 }
 
-// edited changes one object of each kind and wants it to be put back as it was.
+// edit is what somebody changes by hand in an object.
+type edit struct {
+	what, name string
+	kind       client.Object
+	change     func(client.Object)
+	state      func(client.Object) any // of what the change touches
+}
+
+func edits(c *stand.Cluster) []edit {
+	set := func(o client.Object) *appsv1.StatefulSetSpec { return &o.(*appsv1.StatefulSet).Spec }
+	budget := func(o client.Object) *policyv1.PodDisruptionBudgetSpec { return &o.(*policyv1.PodDisruptionBudget).Spec }
+	service := func(o client.Object) *corev1.ServiceSpec { return &o.(*corev1.Service).Spec }
+	live := func(o client.Object) *map[string]string { return &o.(*corev1.ConfigMap).Data }
+	secret := func(o client.Object) map[string][]byte { return o.(*corev1.Secret).Data }
+	return []edit{
+		{
+			"a StatefulSet's image", corekube.NodeName(c.Name, 0), &appsv1.StatefulSet{},
+			func(o client.Object) { set(o).Template.Spec.Containers[0].Image = "example.com/kafka:mine" }, func(o client.Object) any { return set(o) },
+		},
+		{
+			"a StatefulSet's environment", corekube.NodeName(c.Name, 0), &appsv1.StatefulSet{},
+			func(o client.Object) {
+				k := &set(o).Template.Spec.Containers[0]
+				k.Env = append(k.Env, corev1.EnvVar{Name: "MINE", Value: "1"})
+			}, func(o client.Object) any { return set(o) },
+		},
+		{
+			"the budget", corekube.BudgetName(c.Name), &policyv1.PodDisruptionBudget{},
+			func(o client.Object) { budget(o).MinAvailable, budget(o).MaxUnavailable = nil, new(intstr.FromInt32(3)) }, func(o client.Object) any { return budget(o) },
+		},
+		{
+			"a Service's port", corekube.BootstrapService(c.Name), &corev1.Service{},
+			func(o client.Object) { service(o).Ports[0].Port = 1 }, func(o client.Object) any { return service(o) },
+		},
+		{
+			"a Service's selector", corekube.BootstrapService(c.Name), &corev1.Service{},
+			func(o client.Object) { service(o).Selector["mine"] = "true" }, func(o client.Object) any { return service(o) },
+		},
+		{
+			"a live ConfigMap", corekube.LiveName(c.Name, 2), &corev1.ConfigMap{},
+			func(o client.Object) { *live(o) = map[string]string{"live.json": "{}"} }, func(o client.Object) any { return live(o) },
+		},
+		{
+			"a certificate", corekube.SecretName(c.Name, 1), &corev1.Secret{},
+			func(o client.Object) { clear(secret(o)) }, func(o client.Object) any { return slices.Sorted(maps.Keys(secret(o))) },
+		},
+	}
+}
+
+// edited makes each edit and wants it to be undone.
 func edited(t *testing.T, c *stand.Cluster, api client.Client) {
 	t.Helper()
-	name := func(n string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: c.Namespace, Name: n} }
-	set := &appsv1.StatefulSet{ObjectMeta: name(corekube.NodeName(c.Name, 0))}
-	budget := &policyv1.PodDisruptionBudget{ObjectMeta: name(corekube.BudgetName(c.Name))}
-	service := &corev1.Service{ObjectMeta: name(corekube.BootstrapService(c.Name))}
-	live := &corev1.ConfigMap{ObjectMeta: name(corekube.LiveName(c.Name, 2))}
-	secret := &corev1.Secret{ObjectMeta: name(corekube.SecretName(c.Name, 1))}
-	for _, e := range []struct {
-		what   string
-		object client.Object
-		change func()
-		state  func() any
-	}{
-		{"a StatefulSet's image", set, func() { set.Spec.Template.Spec.Containers[0].Image = "example.com/kafka:mine" }, func() any { return set.Spec }},
-		{"a StatefulSet's further environment", set, func() {
-			e := &set.Spec.Template.Spec.Containers[0].Env
-			*e = append(*e, corev1.EnvVar{Name: "MINE", Value: "1"})
-		}, func() any { return set.Spec }},
-		{"the budget", budget, func() { budget.Spec.MinAvailable, budget.Spec.MaxUnavailable = nil, new(intstr.FromInt32(3)) }, func() any { return budget.Spec }},
-		{"the Service's port", service, func() { service.Spec.Ports[0].Port = 1 }, func() any { return service.Spec }},
-		{"the Service's selector", service, func() { service.Spec.Selector["mine"] = "true" }, func() any { return service.Spec }},
-		{"a live ConfigMap", live, func() { live.Data = map[string]string{"live.json": "{}"} }, func() any { return live.Data }},
-		{"a certificate", secret, func() { clear(secret.Data) }, func() any { return slices.Sorted(maps.Keys(secret.Data)) }},
-	} {
-		key := client.ObjectKeyFromObject(e.object)
-		if err := api.Get(t.Context(), key, e.object); err != nil {
+	for _, e := range edits(c) {
+		get := func(ctx context.Context) (client.Object, error) {
+			o := e.kind.DeepCopyObject().(client.Object) // empty: what is read into a map stays beside what was in it
+			return o, api.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: e.name}, o)
+		}
+		o, err := get(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
-		before := fmt.Sprintf("%+v", e.state())
-		e.change()
-		if fmt.Sprintf("%+v", e.state()) == before {
+		before := stand.YAML(t, e.state(o))
+		e.change(o)
+		if stand.YAML(t, e.state(o)) == before {
 			t.Fatalf("%s: the edit changes nothing", e.what)
 		}
-		if err := api.Update(t.Context(), e.object); err != nil {
+		if err := api.Update(t.Context(), o); err != nil {
 			t.Fatalf("edit %s: %v", e.what, err)
 		}
 		took := c.Eventually(e.what+" is put back", soon, func(ctx context.Context) error {
-			if err := api.Get(ctx, key, e.object); err != nil {
+			now, err := get(ctx)
+			if err != nil {
 				return err
 			}
-			if now := fmt.Sprintf("%+v", e.state()); now != before {
-				return fmt.Errorf("it is %s, was %s", now, before)
+			if diff := cmp.Diff(before, stand.YAML(t, e.state(now))); diff != "" {
+				return fmt.Errorf("it is another one (- before, + now):\n%s", diff)
 			}
 			return nil
 		})

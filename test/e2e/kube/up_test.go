@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"castellan.dev/castellan/test/e2e/kube/stand"
 )
 
@@ -36,7 +38,10 @@ func TestMoreUp(t *testing.T) {
 			t.Helper()
 			upTwice(t, c, append(up, "--nodes", "1"))
 		}},
-		story{"a deadline says what is wrong", deadline},
+		story{"a deadline says what is wrong", func(t *testing.T, c *stand.Cluster) {
+			t.Helper()
+			deadline(t, c, tag)
+		}},
 	)
 }
 
@@ -44,10 +49,12 @@ func TestMoreUp(t *testing.T) {
 func missing(t *testing.T, c *stand.Cluster, up []string) {
 	t.Helper()
 	must(t, c.Kubectl("create", "serviceaccount", "looker", "-n", "default"))
-	must(t, c.Kubectl("create", "clusterrolebinding", "looker", "--clusterrole=view", "--serviceaccount=default:looker"))
+	must(t, c.Kubectl("create", "clusterrole", "looker", "--verb=get,list", "--resource=nodes,namespaces,storageclasses,deployments"))
+	must(t, c.Kubectl("create", "clusterrolebinding", "looker", "--clusterrole=looker", "--serviceaccount=default:looker"))
 	t.Cleanup(func() {
-		c.KubectlAnyway("delete", "serviceaccount/looker", "clusterrolebinding/looker", "-n", "default")
+		c.KubectlAnyway("delete", "serviceaccount/looker", "clusterrole/looker", "clusterrolebinding/looker", "-n", "default")
 	})
+	before := c.MustKubectl("get", everything, "-A", "-o", "name")
 	token := strings.TrimSpace(must(t, c.Kubectl("create", "token", "looker", "-n", "default")))
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	text, err := os.ReadFile(c.Kubeconfig())
@@ -69,10 +76,14 @@ func missing(t *testing.T, c *stand.Cluster, up []string) {
 			t.Errorf("up does not say %q: %s", text, out)
 		}
 	}
-	if left := c.MustKubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/name=castellan", "-o", "name"); left != "" {
-		t.Errorf("created for nothing: %s", left)
+	if diff := cmp.Diff(before, c.MustKubectl("get", everything, "-A", "-o", "name")); diff != "" {
+		t.Errorf("created for nothing (+):\n%s", diff)
 	}
 }
+
+// everything that up creates.
+const everything = "namespaces,serviceaccounts,customresourcedefinitions,clusterroles,clusterrolebindings,roles,rolebindings," +
+	"deployments,services,validatingwebhookconfigurations,poddisruptionbudgets"
 
 func upTwice(t *testing.T, c *stand.Cluster, up []string) {
 	t.Helper()
@@ -100,16 +111,16 @@ func upTwice(t *testing.T, c *stand.Cluster, up []string) {
 	}
 }
 
-func deadline(t *testing.T, c *stand.Cluster) {
+func deadline(t *testing.T, c *stand.Cluster, tag string) {
 	t.Helper()
 	const namespace = "kube-up-late"
 	t.Cleanup(func() { c.KubectlAnyway("delete", "namespace", namespace, "--ignore-not-found") })
 	out := c.Castellan("up", "--kubernetes", c.Context(), "-n", namespace, "--nodes", "1", "--volume-size", "512Mi",
-		"--image", "apache/kafka:nobody-has-it", "--timeout", "45s")
+		"--operator-image", "castellan:"+tag, "--image", "apache/kafka:nobody-has-it", "--timeout", "1m")
 	if out.Code == 0 {
 		t.Fatalf("up with an image that nobody has works: %s", out)
 	}
-	for _, text := range []string{"apache/kafka:nobody-has-it", "is not Ready after 45s", "pod kafka-0-0"} {
+	for _, text := range []string{"apache/kafka:nobody-has-it", "is not Ready after 1m0s", "pod kafka-0-0"} {
 		if !strings.Contains(out.Stderr, text) {
 			t.Errorf("up does not say %q: %s", text, out)
 		}

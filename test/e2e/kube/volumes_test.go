@@ -3,11 +3,13 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -21,6 +23,7 @@ func TestMoreVolumes(t *testing.T) {
 	tell(t, k.Cluster(stand.Small("kube-volumes", 3)),
 		story{"volumes grow, are added, and never shrink", volumes},
 		story{"a machine is declared out of service", outOfService},
+		story{"a node is replaced while its machine is dead", replaceDead},
 	)
 }
 
@@ -35,6 +38,7 @@ func outOfService(t *testing.T, c *stand.Cluster) {
 	c.PowerOff(machine)
 	c.Eventually("Kubernetes sees that "+machine+" is gone", 2*time.Minute, c.MachineReady(machine, false))
 	c.MustKubectl("taint", "node", machine, taint+"=nodeshutdown:NoExecute")
+	t.Cleanup(func() { c.KubectlAnyway("taint", "node", machine, taint+"-") })
 	began := time.Now()
 	c.Eventually("the node is given a fresh volume", 2*time.Minute, func(context.Context) error {
 		if now := claimOf(t, c, id); now == lost {
@@ -90,7 +94,45 @@ func volumes(t *testing.T, c *stand.Cluster) {
 			t.Errorf("node %d uses %v, want two log directories", id, dirs)
 		}
 	}
+	var seen struct{ Missing int64 }
+	c.Outside(time.Minute, &seen, "records", "-brokers", c.Bootstrap(stand.Outside), "-topic", "wide", "-partitions", "12", "-count", "1200")
+	if seen.Missing != 0 {
+		t.Errorf("%d records are missing", seen.Missing)
+	}
+	for id := range int32(3) {
+		if c.Exec(id, "find", "/var/lib/kafka/more", "-type", "d", "-name", "wide-*") == "" {
+			t.Errorf("no partition of a new topic is on the second volume of node %d", id)
+		}
+	}
 	c.ExpectMinISR(traffic.End())
+}
+
+// replaceDead says by name that a machine is lost while it is silent, so that nobody can end its pod but by force.
+func replaceDead(t *testing.T, c *stand.Cluster) {
+	t.Helper()
+	const id = 1
+	traffic := c.Traffic("replace-dead")
+	before := c.Pod(id)
+	machine, lost := before.Spec.NodeName, claimOf(t, c, id)
+	c.PowerOff(machine)
+	c.Eventually("Kubernetes sees that "+machine+" is gone", 2*time.Minute, c.MachineReady(machine, false))
+	if out := c.Castellan("node", "replace", fmt.Sprintf("%s-%d", c.Name, id), "-n", c.Namespace, "--context", c.Context(), "--yes"); out.Code != 0 {
+		t.Fatalf("castellan node replace: %s", out)
+	}
+	took := c.Eventually("the node says that no other machine takes its new pod", 2*time.Minute, c.NodeSays(id, func(s api.KafkaNodeStatus) bool {
+		return s.Reason == corev1.PodReasonUnschedulable
+	}))
+	after := c.Pod(id)
+	if after.UID == before.UID || slices.Contains(claims(after), lost) {
+		t.Errorf("the new pod has the claims %v, one of which is on the dead machine", claims(after))
+	}
+	t.Logf("replaced by name: a new pod with a fresh volume after %s: %s", took.Round(100*time.Millisecond), c.Node(id).Status.Message)
+	c.MustKubectl("get", "pvc", "-n", c.Namespace, lost) // kept: it may be all that is left of somebody's data
+	c.Eventually("records go on", time.Minute, traffic.GoesOn())
+	c.PowerOn(machine, true)
+	c.Eventually("node 1 is back with an empty volume", stand.RollTimeout, c.Ready())
+	c.Eventually("every replica is in sync", stand.ReadyTimeout, c.InSync())
+	traffic.End()
 }
 
 // capacity of the file system of a volume in bytes, as the pod sees it.
