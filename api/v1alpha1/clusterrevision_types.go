@@ -52,6 +52,11 @@ type ClusterRevisionSpec struct {
 	// +optional
 	// +listType=set
 	OwnedKeys []string `json:"ownedKeys,omitempty"`
+	// DefaultReplicas is how many replicas Castellan gives topics by default. It was taken from
+	// the number of brokers that the cluster began with and stays: brokers that are added
+	// restart no other one.
+	// +optional
+	DefaultReplicas int32 `json:"defaultReplicas,omitempty"`
 	// Digest (sha256:<hex>) of the accepted spec as it was read. It tells whether a spec is
 	// another one; the copy below gets defaults of its own when it is stored.
 	Digest string `json:"digest"`

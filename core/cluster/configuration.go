@@ -143,6 +143,7 @@ func (r *resolver) replication() {
 	for _, pair := range replicationKeys() {
 		r.minISR(config, pair.least, pair.factor)
 	}
+	r.fewReplicas()
 }
 
 func texts(config api.Config) map[string]string {
@@ -183,11 +184,49 @@ func number(config map[string]string, key string) (int, bool) {
 	return n, err == nil
 }
 
-// defaults are the configurations that Castellan gives when the spec does not: three
-// replicas, or as many as there are brokers, and a min ISR that lets one of them restart.
-// A min ISR follows the replicas that the spec asks for, where those are fewer.
+// defaultReplicas are three, or as many as the cluster had brokers when it was born. More
+// brokers do not change them: that would restart the others, and a higher min ISR would stop
+// writes to topics that were made with fewer replicas.
+func (r *resolver) defaultReplicas() int {
+	brokers := r.brokers
+	if known := int(r.in.DefaultReplicas); known > 0 {
+		brokers = min(known, brokers)
+	} else if r.in.Accepted != nil {
+		before := 0
+		for i := range r.in.Accepted.Pools {
+			if p := &r.in.Accepted.Pools[i]; slices.Contains(p.Roles, api.RoleBroker) {
+				before += int(p.Replicas)
+			}
+		}
+		brokers = min(before, brokers)
+	}
+	return min(3, brokers)
+}
+
+// fewReplicas warns when a cluster has grown beyond its default of replicas.
+func (r *resolver) fewReplicas() {
+	factor, could := r.defaultReplicas(), min(3, r.brokers)
+	if factor >= could {
+		return
+	}
+	var unset []string
+	for _, pair := range replicationKeys() {
+		_, known := r.table.Key(pair.factor)
+		if _, set := r.spec.Config[pair.factor]; known && !set {
+			unset = append(unset, pair.factor)
+		}
+	}
+	if len(unset) > 0 {
+		r.warn("spec.config", fmt.Sprintf("the cluster began with fewer brokers, so topics still get %d replicas by default", factor),
+			fmt.Sprintf("set %s to %d when you want that for new topics; it restarts the brokers one by one", strings.Join(unset, ", "), could))
+	}
+}
+
+// defaults are the configurations that Castellan gives when the spec does not: the default
+// replicas, and a min ISR that lets one of them restart. A min ISR follows the replicas that
+// the spec asks for, where those are fewer.
 func (r *resolver) defaults() map[string]string {
-	factor := min(3, r.brokers)
+	factor := r.defaultReplicas()
 	d := map[string]string{}
 	give := func(key string, n int) {
 		if _, ok := r.table.Key(key); ok {

@@ -26,6 +26,8 @@ type Model struct {
 	NodeIDs []api.PoolNodeIDs
 	// Dynamic is the cluster-wide configuration that lives in Kafka.
 	Dynamic map[string]string
+	// DefaultReplicas is what topics get by default, see ClusterRevision.
+	DefaultReplicas int32
 	// MaxUnavailable is a number, a percentage of the brokers, or "Rack".
 	MaxUnavailable intstr.IntOrString
 	Listeners      []api.Listener
@@ -103,7 +105,9 @@ type Input struct {
 	Accepted *api.KafkaClusterSpec
 	// NodeIDs are all ids ever given (from the newest ClusterRevision).
 	NodeIDs []api.PoolNodeIDs
-	Catalog Catalog
+	// DefaultReplicas as in the newest ClusterRevision; 0 is not known.
+	DefaultReplicas int32
+	Catalog         Catalog
 	// Supervisor is the version of castellan node that new processes are pinned to; on
 	// Kubernetes the image that it is copied from.
 	Supervisor string
