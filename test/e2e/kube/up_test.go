@@ -24,7 +24,9 @@ func TestMoreUp(t *testing.T) {
 		if t.Failed() {
 			k.Dump(namespace)
 		}
-		k.KubectlAnyway("delete", "namespace", namespace, stand.OperatorNamespace, "--ignore-not-found")
+		// The operator's goes last: without it a KafkaCluster is never gone.
+		k.KubectlAnyway("delete", "namespace", namespace, "--ignore-not-found")
+		k.KubectlAnyway("delete", "namespace", stand.OperatorNamespace, "--ignore-not-found")
 	})
 	up := []string{
 		"up", "--kubernetes", k.Context(), "-n", namespace, "--operator-image", "castellan:" + tag, "--volume-size", "512Mi", "--expose", "NodePort",
@@ -43,6 +45,10 @@ func TestMoreUp(t *testing.T) {
 			deadline(t, c, tag)
 		}},
 	)
+	// Whatever came before: other tests install the operator with Helm, which takes over nothing.
+	if out := k.Castellan("down", "--kubernetes", k.Context(), "-n", namespace, "--operator"); out.Code != 0 {
+		t.Errorf("castellan down: %s", out)
+	}
 }
 
 // missing asks for what there is not, as somebody who may only look.
