@@ -83,12 +83,16 @@ func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error)
 	if kc.DeletionTimestamp != nil {
 		return e.remove(ctx, kc)
 	}
-	result, _, err := e.look(ctx, kc, Fresh)
-	return result, err
+	for range 2 {
+		if result, done, err := e.look(ctx, kc, Fresh); done || err != nil {
+			return result, err
+		}
+	}
+	return Result{}, errors.New("somebody else opens the PodDisruptionBudget of the cluster again and again: see whether two operators serve it")
 }
 
 // look makes a pass on facts of a kind; done is false when cached ones ask for more than
-// to look.
+// to look, and when the facts were read before the budget was closed.
 func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) (result Result, done bool, err error) {
 	f, err := e.read(ctx, kc, how)
 	if err != nil {
@@ -110,18 +114,26 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	}
 	in.Resolved, in.Want, in.Have = true, model, world
 	in.Plan = plan.Compute(model, world, e.Now())
-	if how == Cached && (len(in.Plan.Steps) > 0 || e.prunable(&f)) {
+	if how == Cached {
+		rest := len(in.Plan.Steps) == 0 && !e.prunable(&f) && e.Shared.Same(ctx, kc, model, f.nodes, in.Plan.Spare)
+		if !rest {
+			return Result{}, false, nil
+		}
+		return Result{Status: health.Status(in), Plan: in.Plan, Again: again(in)}, true, nil
+	}
+	// Before any step: a budget that no longer holds must not outlive the decision, and what
+	// it allowed until now is looked at before anything is done. Where it cannot be written,
+	// only nodes that are down already get their new process: nothing rests on them, and it
+	// may be the fix.
+	closed, err := e.Shared.Apply(ctx, kc, model, f.nodes, in.Plan.Spare)
+	if closed && len(in.Plan.Steps) > 0 {
 		return Result{}, false, nil
 	}
-	// Before any step: a budget that no longer holds must not outlive the decision. Where it
-	// cannot be written, only nodes that are down already get their new process: nothing rests
-	// on them, and it may be the fix.
-	err = e.Shared.Apply(ctx, kc, model, f.nodes, in.Plan.Spare)
 	if err != nil {
 		err = fmt.Errorf("write Services and PodDisruptionBudget: %w", err)
 	}
 	steps, err := e.do(ctx, kc, rev, world, in.Plan.Steps, err)
-	if err == nil && how == Fresh {
+	if err == nil {
 		err = e.prune(ctx, &f)
 	}
 	if err != nil {
@@ -160,11 +172,12 @@ func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	if f.revisions, err = e.Revisions.List(ctx, kc, how); err != nil {
 		return f, fmt.Errorf("read the revisions of cluster %s: %w", kc.Name, err)
 	}
-	if f.nodes, err = e.Nodes.List(ctx, kc, how); err != nil {
-		return f, fmt.Errorf("read the nodes of cluster %s: %w", kc.Name, err)
-	}
+	// Before the nodes: a pod is noted as being evicted until it is seen to end.
 	if f.shared, err = e.Shared.Observe(ctx, kc, how); err != nil {
 		return f, fmt.Errorf("read what cluster %s was given: %w", kc.Name, err)
+	}
+	if f.nodes, err = e.Nodes.List(ctx, kc, how); err != nil {
+		return f, fmt.Errorf("read the nodes of cluster %s: %w", kc.Name, err)
 	}
 	return f, nil
 }
@@ -221,7 +234,7 @@ func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluste
 	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog}
 	if latest := last(revisions); latest != nil {
 		in.Accepted = &latest.Spec.Cluster
-		in.NodeIDs = latest.Spec.NodeIDs
+		in.NodeIDs, in.DefaultReplicas = latest.Spec.NodeIDs, latest.Spec.DefaultReplicas
 	}
 	return in
 }
@@ -270,7 +283,7 @@ func last(revisions []api.ClusterRevision) *api.ClusterRevision {
 func newRevision(kc *api.KafkaCluster, latest *api.ClusterRevision, model cluster.Model) *api.ClusterRevision {
 	rev := &api.ClusterRevision{Spec: api.ClusterRevisionSpec{
 		ClusterName: kc.Name, Number: 1, Generation: kc.Generation,
-		NodeIDs: model.NodeIDs, Cluster: *kc.Spec.DeepCopy(),
+		NodeIDs: model.NodeIDs, DefaultReplicas: model.DefaultReplicas, Cluster: *kc.Spec.DeepCopy(),
 	}}
 	owned := map[string]bool{}
 	if latest != nil {

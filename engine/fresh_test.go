@@ -36,7 +36,7 @@ func written(w *world, prefix string) bool {
 func TestAtRestOnlyCachesAreRead(t *testing.T) {
 	w, kc := atRest(t)
 	r := w.pass(t, kc)
-	if diff := cmp.Diff([]string{"cached revisions", "cached nodes", "cached shared"}, w.reads); diff != "" || len(w.writes) > 0 || r.Again != 0 {
+	if diff := cmp.Diff([]string{"cached revisions", "cached shared", "cached nodes"}, w.reads); diff != "" || len(w.writes) > 0 || r.Again != 0 {
 		t.Errorf("reads (-want +got):\n%swrites %v, again %s", diff, w.writes, r.Again)
 	}
 	if !w.spare {
@@ -131,6 +131,36 @@ func TestTheBudgetComesBeforeTheStep(t *testing.T) {
 	if !written(w, "spare false") || !spare {
 		t.Errorf("writes %v", w.writes)
 	}
+}
+
+// What the budget allowed until it was closed is seen before anything is done.
+func TestAnEvictionBeforeTheBudgetClosesIsSeen(t *testing.T) {
+	w, kc := atRest(t)
+	kc.Spec.Config["replica.fetch.max.bytes"] = "9000"
+	w.evict = func() { w.sim.Break(2, true) } // a drain, which asks nobody but the budget
+	w.pass(t, kc)
+	if w.sim.Restarts[0]+w.sim.Restarts[1] > 0 {
+		t.Errorf("a healthy node is restarted beside one that is being evicted: %v", w.sim.Restarts)
+	}
+	w.clean(t)
+	w.evict = nil
+	w.sim.Break(2, false)
+	w.settle(t, kc, 80)
+}
+
+// An operator whose caches lag, as a leader that was held up, opens no budget.
+func TestCachesOpenNoBudget(t *testing.T) {
+	w, kc := atRest(t)
+	w.freeze()           // caches say that all nodes are ready
+	w.sim.Break(2, true) // Kafka has not noticed either
+	w.spare = false      // by another leader
+	w.pass(t, kc)
+	if w.spare {
+		t.Error("the budget is open while a node is down")
+	}
+	w.stale = nil
+	w.sim.Break(2, false)
+	w.settle(t, kc, 80)
 }
 
 // Where Services and budget cannot be written, no healthy node is touched; one that is down

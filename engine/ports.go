@@ -77,9 +77,12 @@ type Certificates interface {
 type Shared interface {
 	// Observe reads what Kubernetes gave the cluster as a whole.
 	Observe(ctx context.Context, of *api.KafkaCluster, how Freshness) (plan.Shared, error)
+	// Same says whether caches show all of it as Apply would make it.
+	Same(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) bool
 	// Apply makes the objects so at once, and writes nothing when they are so already. spare
-	// is plan.Plan.Spare.
-	Apply(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) error
+	// is plan.Plan.Spare. closed says that the budget was closed just now: until then it may
+	// have let somebody end a pod that earlier facts show as running.
+	Apply(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) (closed bool, err error)
 	// Delete removes the objects; withData also the claims that no node has any more.
 	Delete(ctx context.Context, of *api.KafkaCluster, withData bool) error
 }

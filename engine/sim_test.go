@@ -35,6 +35,8 @@ type world struct {
 	certificatesGone int
 	// spare is what the PodDisruptionBudget last said.
 	spare bool
+	// evict is done at the last moment before the budget closes.
+	evict func()
 	// reads are the calls that read, with how they did.
 	reads []string
 	// stale is what cached reads of nodes and revisions show in place of the truth; nil is the truth.
@@ -246,14 +248,27 @@ func (s sharedPort) Observe(_ context.Context, _ *api.KafkaCluster, how engine.F
 	return plan.Shared{}, s.call("observe what is shared", func() error { return nil })
 }
 
-func (s sharedPort) Apply(_ context.Context, _ *api.KafkaCluster, _ cluster.Model, _ []plan.Node, spare bool) error {
-	return s.call("apply what is shared", func() error {
+func (s sharedPort) Same(_ context.Context, _ *api.KafkaCluster, _ cluster.Model, _ []plan.Node, spare bool) bool {
+	fails := false // what could not be written is not the same
+	if s.fail != nil {
+		fails, _ = s.fail("apply what is shared")
+	}
+	return s.spare == spare && !fails
+}
+
+func (s sharedPort) Apply(_ context.Context, _ *api.KafkaCluster, _ cluster.Model, _ []plan.Node, spare bool) (closed bool, err error) {
+	err = s.call("apply what is shared", func() error {
 		if s.spare != spare {
 			s.writes = append(s.writes, fmt.Sprintf("spare %t", spare))
+			closed = !spare
+		}
+		if closed && s.evict != nil {
+			s.evict()
 		}
 		s.spare = spare
 		return nil
 	})
+	return closed, err
 }
 
 func (s sharedPort) Delete(context.Context, *api.KafkaCluster, bool) error {

@@ -23,11 +23,26 @@ func (s sharedPort) Observe(ctx context.Context, of *api.KafkaCluster, how engin
 	if err != nil {
 		return plan.Shared{}, err
 	}
-	return plan.Shared{Claims: found.Claims, Bootstrap: found.Bootstrap}, nil
+	return plan.Shared{Claims: found.Claims, Bootstrap: found.Bootstrap, Evicting: found.Evicting}, nil
+}
+
+// Same implements engine.Shared.
+func (s sharedPort) Same(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) bool {
+	in, pods := s.input(of, want, nodes, spare)
+	return !pods || s.pods.SameShared(ctx, in)
 }
 
 // Apply implements engine.Shared.
-func (s sharedPort) Apply(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) error {
+func (s sharedPort) Apply(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) (closed bool, err error) {
+	in, pods := s.input(of, want, nodes, spare)
+	if !pods {
+		return false, nil
+	}
+	return s.pods.ApplyShared(ctx, in)
+}
+
+// input is what the shared objects depend on; has is false where there are none.
+func (s sharedPort) input(of *api.KafkaCluster, want cluster.Model, nodes []plan.Node, spare bool) (in corekube.SharedInput, has bool) {
 	pods := int32(0)
 	for i := range want.Nodes {
 		if want.Nodes[i].Kubernetes {
@@ -35,12 +50,12 @@ func (s sharedPort) Apply(ctx context.Context, of *api.KafkaCluster, want cluste
 		}
 	}
 	if s.pods == nil || pods == 0 {
-		return nil
+		return in, false
 	}
 	if want.State == api.StateStopped {
 		pods = 0 // none is to be evicted, and none is there
 	}
-	in := corekube.SharedInput{
+	in = corekube.SharedInput{
 		Namespace: of.Namespace, Cluster: of.Name, UID: of.UID, Listeners: want.Listeners, Nodes: pods, Spare: spare,
 		BootstrapAnnotations: map[string]map[string]string{}, BootstrapNodePorts: map[string]int32{},
 	}
@@ -54,7 +69,7 @@ func (s sharedPort) Apply(ctx context.Context, of *api.KafkaCluster, want cluste
 			}
 		}
 	}
-	return s.pods.ApplyShared(ctx, in)
+	return in, true
 }
 
 // Delete implements engine.Shared.

@@ -1,6 +1,10 @@
 package kube
 
 import (
+	"slices"
+	"strconv"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +43,25 @@ type SharedFacts struct {
 	Bootstrap map[string]api.ExposureStatus
 	// Claims are the newest PersistentVolumeClaims that exist, by node id and volume.
 	Claims map[int32]map[string]string
+	// Evicting are the ids of nodes, in ascending order, whose pods the budget let go and
+	// that were not seen to end yet. It is known only with facts of this moment.
+	Evicting []int32
+}
+
+// Evicting are the nodes whose pods a cluster's budget let go a moment ago.
+func Evicting(cluster string, budget *policyv1.PodDisruptionBudget) []int32 {
+	if budget == nil {
+		return nil
+	}
+	var ids []int32
+	for pod := range budget.Status.DisruptedPods {
+		id, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(pod, cluster+"-"), "-0"), 10, 32)
+		if err == nil && pod == PodName(cluster, int32(id)) {
+			ids = append(ids, int32(id))
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // BudgetName is the name of the one PodDisruptionBudget.

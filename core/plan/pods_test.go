@@ -333,6 +333,19 @@ func TestSpareTellsWhetherAnyNodeCouldGo(t *testing.T) {
 	}
 }
 
+// Nobody is restarted beside a pod that a drain was allowed to end, though it still runs.
+func TestAnEvictedPodIsNotCountedOn(t *testing.T) {
+	w, m := podsAtRest(t)
+	setConfig(&m, "combined", "num.io.threads", "16")
+	see := w.See()
+	see.Shared.Evicting = []int32{2}
+	p := plan.Compute(m, see, w.Now)
+	restarts := slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Kind == plan.UpdateProcess })
+	if restarts || len(p.Blocked) == 0 || p.Blocked[0].Reason != "BeingEvicted" || p.Again == 0 {
+		t.Errorf("steps %v, blocked %v", kinds(p), p.Blocked)
+	}
+}
+
 func TestANewSupervisorComesAlongOnly(t *testing.T) {
 	w, m := podsAtRest(t)
 	supervisor := func(m cluster.Model) cluster.Model {

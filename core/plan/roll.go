@@ -205,7 +205,7 @@ func (p *pass) whyUnknown() string {
 func (p *pass) down() map[int32]bool {
 	down := map[int32]bool{}
 	for _, n := range p.existing() {
-		if p.updatingNow(n) || (!settled(n) && !p.lame(n)) {
+		if p.updatingNow(n) || p.evicting(n) || (!settled(n) && !p.lame(n)) {
 			down[n.Spec.NodeID] = true
 		}
 	}
@@ -236,10 +236,15 @@ func (p *pass) absent() map[int32]bool {
 }
 
 func (p *pass) present(n *Node) bool {
-	if p.updatingNow(n) || n.Spec.State == api.StateStopped {
+	if p.updatingNow(n) || n.Spec.State == api.StateStopped || p.evicting(n) {
 		return false
 	}
 	return settled(n)
+}
+
+// evicting says whether somebody else is about to end the node's pod.
+func (p *pass) evicting(n *Node) bool {
+	return slices.Contains(p.have.Shared.Evicting, n.Spec.NodeID)
 }
 
 // updatingNow says whether this pass decided to restart the node.
@@ -265,6 +270,9 @@ func (p *pass) waitBeforeRound(down map[int32]bool) *Block {
 		id := n.Spec.NodeID
 		if !down[id] {
 			continue
+		}
+		if p.evicting(n) && settled(n) {
+			return &Block{Node: id, Reason: "BeingEvicted", Message: fmt.Sprintf("waiting for the pod of node %d, which is being evicted, as by a drain of its machine, to be back before the next node is restarted", id)}
 		}
 		if p.wanted[id].Controller() || !p.manyAllowed() {
 			return &Block{Node: id, Reason: "WaitingForNode", Message: fmt.Sprintf("waiting for node %d to be ready again before the next one is restarted (%s)", id, nodeWord(n)), Stalled: n.Status.State == api.NodeFailed}

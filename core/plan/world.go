@@ -38,6 +38,8 @@ type Shared struct {
 	Claims map[int32]map[string]string
 	// Bootstrap is what the bootstrap Services of exposed listeners were given, by listener.
 	Bootstrap map[string]api.ExposureStatus
+	// Evicting are nodes whose pods somebody was allowed to end, though they may still run.
+	Evicting []int32
 }
 
 // Fresh are random ids drawn by the shell for this pass.

@@ -37,10 +37,20 @@ func (a *act) put(ctx context.Context, want client.Object) error {
 	if fresh, err := a.fresh(ctx); err != nil || !fresh {
 		return err
 	}
-	same, err = a.so(ctx, a.r.live, want)
+	_, err = a.write(ctx, want)
+	return err
+}
+
+// write makes a signed object so unless the API server shows that it is.
+func (a *act) write(ctx context.Context, want client.Object) (wrote bool, err error) {
+	same, err := a.so(ctx, a.r.live, want)
 	if same || err != nil {
-		return err
+		return false, err
 	}
+	return true, a.send(ctx, want)
+}
+
+func (a *act) send(ctx context.Context, want client.Object) error {
 	content, err := contentOf(want)
 	if err != nil {
 		return err

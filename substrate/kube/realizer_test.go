@@ -354,16 +354,33 @@ func TestShared(t *testing.T) {
 		Namespace: "kafka", Cluster: "orders", UID: "c", Nodes: 3, Spare: true,
 		Listeners: []api.Listener{{Name: "plain", Port: 9092, Exposure: api.Exposure{Type: api.ExposureNodePort}}},
 	}
+	closed := false
 	apply := func() {
 		t.Helper()
-		if err := y.r.ApplyShared(t.Context(), in); err != nil {
+		var err error
+		if closed, err = y.r.ApplyShared(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
 	}
+	same := func() bool { return y.r.SameShared(t.Context(), in) }
 	y.wantRequests("first", 4, apply)
-	y.wantRequests("rest", 0, apply)
+	if closed || !same() {
+		t.Errorf("closed %t, same %t", closed, same())
+	}
+	y.wantRequests("rest", 0, func() { same() })
 	in.Spare = false
+	y.wantRequests("a look", 0, func() {
+		if same() {
+			t.Error("an open budget is the same as a closed one")
+		}
+	})
 	y.wantRequests("no node to spare", 1, apply)
+	if !closed || !same() {
+		t.Errorf("closed %t, same %t", closed, same())
+	}
+	if apply(); closed {
+		t.Error("what is closed is closed again")
+	}
 	var budget policyv1.PodDisruptionBudget
 	if y.get(&budget, "orders"); budget.Spec.MinAvailable.IntValue() != 3 {
 		t.Errorf("budget %+v", budget.Spec)
@@ -378,6 +395,10 @@ func TestShared(t *testing.T) {
 			corekube.LabelCluster: "orders", corekube.LabelNodeID: "1", corekube.LabelVolume: volume,
 		}}})
 	}
+	budget.Status.DisruptedPods = map[string]metav1.Time{"orders-2-0": metav1.Now(), "orders-1-0": metav1.Now(), "other-0": metav1.Now()}
+	if err := y.c.Status().Update(t.Context(), &budget); err != nil {
+		t.Fatal(err)
+	}
 	got, err := y.r.ObserveShared(t.Context(), "kafka", "orders", true)
 	if err != nil {
 		t.Fatal(err)
@@ -385,6 +406,7 @@ func TestShared(t *testing.T) {
 	want := corekube.SharedFacts{
 		Bootstrap: map[string]api.ExposureStatus{"plain": {Listener: "plain", NodePort: 31234}},
 		Claims:    map[int32]map[string]string{1: {"data": "data-orders-1-r10", "other": "other-orders-1"}},
+		Evicting:  []int32{1, 2},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("facts differ (-want +got):\n%s", diff)

@@ -8,34 +8,65 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	corekube "castellan.dev/castellan/core/kube"
 )
 
-// ApplyShared makes what the nodes of a cluster share so, as far as it is not.
-func (r *Realizer) ApplyShared(ctx context.Context, in corekube.SharedInput) error {
+// SameShared says whether the cache shows what ApplyShared would make, and nothing more.
+func (r *Realizer) SameShared(ctx context.Context, in corekube.SharedInput) bool {
+	want := corekube.Shared(in)
+	objects := []client.Object{want.Budget}
+	for _, service := range want.Services {
+		objects = append(objects, service)
+	}
+	a := &act{r: r}
+	for _, o := range objects {
+		if sign(o) != nil {
+			return false
+		}
+		if same, err := a.so(ctx, r.client, o); err != nil || !same {
+			return false
+		}
+	}
+	obsolete, err := r.obsoleteShared(ctx, want)
+	return err == nil && len(obsolete) == 0
+}
+
+// ApplyShared makes what the nodes of a cluster share so, as far as it is not. closed says
+// that the budget was not closed until now.
+func (r *Realizer) ApplyShared(ctx context.Context, in corekube.SharedInput) (closed bool, err error) {
 	want := corekube.Shared(in)
 	a := &act{r: r}
-	// The budget first: it may have to close before anything else is done.
-	errs := []error{a.put(ctx, want.Budget)}
+	// The budget first: it may have to close before anything else is done. Nor is the cache
+	// asked, which may not know yet that it was opened.
+	errs := []error{sign(want.Budget)}
+	wrote, err := a.write(ctx, want.Budget)
+	errs = append(errs, err)
 	for _, service := range want.Services {
 		errs = append(errs, a.put(ctx, service))
 	}
-	found, err := r.sharedServices(ctx, r.client, in.Namespace, in.Cluster)
-	errs = append(errs, err)
+	obsolete, err := r.obsoleteShared(ctx, want)
+	errs = append(errs, err, a.remove(ctx, obsolete))
+	if err := errors.Join(errs...); err != nil {
+		return wrote && !in.Spare, fmt.Errorf("realize what cluster %s/%s shares: %w", in.Namespace, in.Cluster, err)
+	}
+	return wrote && !in.Spare, nil
+}
+
+// obsoleteShared are the Services of the cluster that are wanted no more and not ending yet.
+func (r *Realizer) obsoleteShared(ctx context.Context, want corekube.SharedObjects) ([]client.Object, error) {
+	found, err := r.sharedServices(ctx, r.client, want.Budget.Namespace, want.Budget.Labels[corekube.LabelCluster])
 	var obsolete []client.Object
 	for i := range found {
-		if !slices.ContainsFunc(want.Services, func(s *corev1.Service) bool { return s.Name == found[i].Name }) {
+		wanted := slices.ContainsFunc(want.Services, func(s *corev1.Service) bool { return s.Name == found[i].Name })
+		if !wanted && found[i].DeletionTimestamp == nil {
 			obsolete = append(obsolete, &found[i])
 		}
 	}
-	errs = append(errs, a.remove(ctx, obsolete))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("realize what cluster %s/%s shares: %w", in.Namespace, in.Cluster, err)
-	}
-	return nil
+	return obsolete, err
 }
 
 // sharedServices are the cluster's Services that belong to no single node.
@@ -70,6 +101,14 @@ func (r *Realizer) ObserveShared(ctx context.Context, namespace, cluster string,
 	for _, claim := range claims.Items {
 		addNewest(facts.Claims, &claim)
 	}
+	if !fresh {
+		return facts, nil
+	}
+	budget, err := read[policyv1.PodDisruptionBudget](ctx, from, namespace, corekube.BudgetName(cluster))
+	if err != nil {
+		return facts, fmt.Errorf("observe what cluster %s/%s shares: %w", namespace, cluster, err)
+	}
+	facts.Evicting = corekube.Evicting(cluster, budget)
 	return facts, nil
 }
 
