@@ -3,56 +3,48 @@ package operator_test
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"maps"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
-	"castellan.dev/castellan/api/crds"
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/controlplanetest"
 	"castellan.dev/castellan/operator"
-	"castellan.dev/castellan/pki"
 )
 
-// Bounds of the figures; they are printed, and facts are what fails.
+// Bounds of the figures; they are printed, and facts are what fails: a cluster that does not
+// become ready, and a LIST at rest.
 const (
 	manyClusters, nodesEach = 100, 6
+	waitingFor              = time.Minute
 	restFor                 = 2 * time.Minute
+	changes                 = 10
 	memoryBound             = 256 // MiB
 	requestsBound           = 2.0 // per cluster and minute, besides Leases
 	firstWriteBound         = time.Second
 )
 
-// benchOperator makes the test binary an operator; it holds the child's address to count at.
+// The test binary is an operator when benchOperator gives the address to count at; benchPods
+// is where pods are dialed.
 const (
 	benchOperator = "CASTELLAN_BENCH_OPERATOR"
 	benchAPI      = "CASTELLAN_BENCH_API"
 	benchToken    = "CASTELLAN_BENCH_TOKEN"
+	benchPods     = "CASTELLAN_BENCH_PODS"
 )
 
 // TestMain lets the benchmark's operator be a process of its own, whose memory is only its.
@@ -67,68 +59,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// counter counts requests by method and kind of request.
-type counter struct {
-	mu   sync.Mutex
-	seen map[string]int
-	next http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.mu.Lock()
-	c.seen[kindOf(r)]++
-	c.mu.Unlock()
-	return c.next.RoundTrip(r)
-}
-
-func kindOf(r *http.Request) string {
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	if i := slices.Index(parts, "namespaces"); i >= 0 && len(parts) > i+2 {
-		parts = parts[i+2:]
-	} else if i := slices.IndexFunc(parts, func(p string) bool { return strings.HasPrefix(p, "v1") }); i >= 0 {
-		parts = parts[i+1:]
-	}
-	verb := r.Method
-	switch {
-	case r.URL.Query().Get("watch") != "":
-		verb = "WATCH"
-	case verb == http.MethodGet && len(parts) == 1:
-		verb = "LIST"
-	}
-	if len(parts) == 0 {
-		return verb
-	}
-	kind := parts[0]
-	if len(parts) > 2 {
-		kind += "/" + parts[2]
-	}
-	return verb + " " + kind
-}
-
-func runCounted(at string) error {
-	count := &counter{seen: map[string]int{}}
-	config := &rest.Config{Host: os.Getenv(benchAPI), BearerToken: os.Getenv(benchToken), TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { count.next = next; return count })
-	go func() {
-		err := http.ListenAndServe(at, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			count.mu.Lock()
-			defer count.mu.Unlock()
-			_ = json.NewEncoder(w).Encode(count.seen)
-		}))
-		fmt.Fprintln(os.Stderr, err)
-	}()
-	return operator.Run(context.Background(), operator.Config{
-		API: config, Substrates: []string{operator.SubstrateKubernetes}, SupervisorImage: "castellan:bench", LeaseNamespace: system,
-		WebhookAddress: "127.0.0.1:0", HealthAddress: "0", MetricsAddress: "0",
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
-}
-
-// BenchmarkManyClustersWaiting is an operator with 100 clusters of 6 nodes on a real API
-// server without controllers: every object of theirs exists, and no pod ever comes, so all
-// of them wait. What it holds in memory is all it would hold but for the pods.
-func BenchmarkManyClustersWaiting(b *testing.B) {
+// BenchmarkManyClusters is an operator with 100 clusters of 6 pods on a real API server: the
+// benchmark plays the controllers of Kubernetes, kubelets and supervisors, and Kafka is
+// kfake. What is counted are the operator's own requests.
+func BenchmarkManyClusters(b *testing.B) {
 	for b.Loop() {
 		many(b)
 	}
@@ -142,63 +76,110 @@ func many(b *testing.B) {
 	for _, n := range []string{system, namespace} {
 		must(b, c.Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n}}))
 	}
+	pods := newPods(b, c)
 	for i := range manyClusters {
-		must(b, c.Create(b.Context(), podCluster(fmt.Sprintf("c%03d", i))))
+		must(b, c.Create(b.Context(), podCluster(clusterName(i))))
 	}
-	child, at := startCounted(b, config)
-	wait(b, 10*time.Minute, func() error {
-		var have claims
-		return have.complete(b, c)
+	began := time.Now()
+	child, at := startCounted(b, config, pods.address)
+	wait(b, 15*time.Minute, func() error { return complete(b.Context(), c) })
+	say("every object was made %s after the operator's start, with %d requests", time.Since(began).Round(time.Second), sum(counts(b, at)))
+	measure(b, at, "while all nodes wait for pods that nobody makes", waitingFor)
+
+	wait(b, 15*time.Minute, func() error {
+		pods.round(b)
+		return allReady(b.Context(), c)
 	})
-	// Let the last writes end: at rest is when the same is counted twice.
-	var before map[string]int
-	wait(b, 5*time.Minute, func() error {
-		now := counts(b, at)
-		defer func() { before = now }()
-		if writes(now) != writes(before) {
-			return errors.New("still writing")
-		}
-		return nil
-	})
-	before = counts(b, at)
-	rested := time.NewTimer(restFor)
-	<-rested.C
-	after := counts(b, at)
-	report(b, before, after)
-	memory := residentMiB(b, child.Process.Pid)
-	b.Logf("resident memory of the operator: %d MiB (bound %d)", memory, memoryBound)
+	say("all are ready %s after the operator's start, after %d requests", time.Since(began).Round(time.Second), sum(counts(b, at)))
+	settle(b, at)
+	pods.heartbeat(b)
+	each, lists := measure(b, at, "at rest", restFor)
+	say("bound %.1f, and 0 LISTs", requestsBound)
+	b.ReportMetric(each, "requests/cluster/min")
+	if lists > 0 {
+		b.Errorf("%d LISTs at rest", lists)
+	}
+	memory, most := residentMiB(b, child.Process.Pid, "VmRSS:"), residentMiB(b, child.Process.Pid, "VmHWM:")
+	say("resident memory of the operator: %d MiB, %d at most (bound %d)", memory, most, memoryBound)
 	b.ReportMetric(float64(memory), "MiB")
-	took := firstWrite(b, c)
-	b.Logf("from a spec change to the first write: %s (bound %s)", took, firstWriteBound)
-	b.ReportMetric(float64(took.Milliseconds()), "ms/first-write")
+	b.ReportMetric(float64(most), "MiB-at-most")
+	firstWrites(b, config, c, pods)
 }
 
-// claims are the last that is made of a node.
-type claims struct {
-	list metav1.PartialObjectMetadataList
-}
+// say prints a line at once; a benchmark's own log is cut after ten.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-func (u *claims) complete(b *testing.B, c client.Client) error {
-	b.Helper()
-	u.list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaimList"))
-	if err := c.List(b.Context(), &u.list, client.InNamespace(namespace)); err != nil {
-		return err
-	}
-	if n := len(u.list.Items); n < manyClusters*nodesEach {
-		return fmt.Errorf("%d claims", n)
+func clusterName(i int) string { return fmt.Sprintf("c%03d", i) }
+
+// complete says whether the last that is made of each node exists: its claim and its
+// StatefulSet.
+func complete(ctx context.Context, c client.Client) error {
+	for _, kind := range []string{"StatefulSetList", "PersistentVolumeClaimList"} {
+		list := metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: kind}}
+		if kind == "PersistentVolumeClaimList" {
+			list.APIVersion = "v1"
+		}
+		if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		if n := len(list.Items); n < manyClusters*nodesEach {
+			return fmt.Errorf("%d objects in the %s", n, kind)
+		}
 	}
 	return nil
 }
 
-func report(b *testing.B, before, after map[string]int) {
+func allReady(ctx context.Context, c client.Client) error {
+	var list api.KafkaClusterList
+	if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		return err
+	}
+	ready, why := 0, ""
+	for _, kc := range list.Items {
+		if meta.IsStatusConditionTrue(kc.Status.Conditions, api.ConditionReady) {
+			ready++
+		} else {
+			why = kc.Name + ": " + kc.Status.Doing
+		}
+	}
+	if ready < manyClusters {
+		return fmt.Errorf("%d clusters are ready; %s", ready, why)
+	}
+	return nil
+}
+
+// settle lets the last writes end; an operator that never ends writing shows in the figures.
+func settle(b *testing.B, at string) {
 	b.Helper()
-	total, lists := 0, 0
+	const quiet, most = 10, 90 // looks, 2 s apart
+	same, before, looks := 0, -1, 0
+	wait(b, 10*time.Minute, func() error {
+		now := writes(counts(b, at))
+		if same++; now != before {
+			same, before = 0, now
+		}
+		if looks++; same < quiet && looks < most {
+			return fmt.Errorf("%d writes", now)
+		}
+		return nil
+	})
+}
+
+// measure prints the requests of a time by kind, and returns how many there were per cluster
+// and minute besides Leases, and how many of these were LISTs.
+func measure(b *testing.B, at, when string, during time.Duration) (each float64, lists int) {
+	b.Helper()
+	before := counts(b, at)
+	over := time.NewTimer(during)
+	<-over.C
+	after := counts(b, at)
+	total := 0
 	for _, kind := range slices.Sorted(maps.Keys(after)) {
 		n := after[kind] - before[kind]
 		if n == 0 {
 			continue
 		}
-		b.Logf("%6d  %s", n, kind)
+		say("%6d  %s", n, kind)
 		if strings.HasSuffix(kind, " leases") {
 			continue
 		}
@@ -207,9 +188,16 @@ func report(b *testing.B, before, after map[string]int) {
 			lists += n
 		}
 	}
-	each := float64(total) / manyClusters / restFor.Minutes()
-	b.Logf("%.2f requests per cluster and minute (bound %.1f), %d LISTs (bound 0)", each, requestsBound, lists)
-	b.ReportMetric(each, "requests/cluster/min")
+	each = float64(total) / manyClusters / during.Minutes()
+	say("%s: %.2f requests per cluster and minute, %d LISTs in %s; load %s", when, each, lists, during, load(b))
+	return each, lists
+}
+
+func load(b *testing.B) string {
+	b.Helper()
+	text, err := os.ReadFile("/proc/loadavg")
+	must(b, err)
+	return strings.Join(strings.Fields(string(text))[:3], " ")
 }
 
 func writes(seen map[string]int) int {
@@ -222,162 +210,98 @@ func writes(seen map[string]int) int {
 	return n
 }
 
-// firstWrite changes a spec and waits for the revision that the operator makes of it.
-func firstWrite(b *testing.B, c client.Client) time.Duration {
+func sum(seen map[string]int) int {
+	n := 0
+	for _, times := range seen {
+		n += times
+	}
+	return n
+}
+
+// firstWrites changes specs, each of another cluster, and times the revision that the
+// operator makes of each: first a key that Kafka takes while it runs, then one that needs
+// restarts.
+func firstWrites(b *testing.B, config *rest.Config, c client.Client, pods *pods) {
+	b.Helper()
+	watcher, err := client.NewWithWatch(config, client.Options{Scheme: c.Scheme()})
+	must(b, err)
+	began, err := watcher.Watch(b.Context(), &api.ClusterRevisionList{}, client.InNamespace(namespace))
+	must(b, err)
+	defer began.Stop()
+	next := 0
+	for _, what := range []struct{ kind, key, value string }{{"dynamic", "num.io.threads", "9"}, {"static", "queued.max.requests", "600"}} {
+		var took, accepted []time.Duration
+		for range changes {
+			one, since := firstWrite(b, c, began, clusterName(next), api.Config{what.key: api.ConfigValue(what.value)})
+			took, accepted = append(took, one), append(accepted, since)
+			next += manyClusters / (2 * changes)
+		}
+		slices.Sort(took)
+		slices.Sort(accepted)
+		say("from a change of a %s key to the first write: median %s, at most %s; since it was accepted: median %s, at most %s (bound %s); load %s", what.kind,
+			took[changes/2], took[changes-1], accepted[changes/2], accepted[changes-1], firstWriteBound, load(b))
+		b.ReportMetric(float64(took[changes/2].Milliseconds()), "ms/first-write-"+what.kind)
+	}
+	wait(b, time.Minute, func() error { return pods.holds(clusterName(0), "num.io.threads", "9") })
+}
+
+// firstWrite is how long after a change of a spec its revision is seen: since the change
+// was sent, and since it was accepted.
+func firstWrite(b *testing.B, c client.Client, seen watch.Interface, name string, config api.Config) (sent, accepted time.Duration) {
 	b.Helper()
 	kc := &api.KafkaCluster{}
-	must(b, c.Get(b.Context(), client.ObjectKey{Namespace: namespace, Name: "c050"}, kc))
-	kc.Spec.Config = api.Config{"num.io.threads": "9"}
+	must(b, c.Get(b.Context(), client.ObjectKey{Namespace: namespace, Name: name}, kc))
+	kc.Spec.Config = config
 	began := time.Now()
 	must(b, c.Update(b.Context(), kc))
-	wait(b, time.Minute, func() error {
-		var revisions api.ClusterRevisionList
-		if err := c.List(b.Context(), &revisions, client.InNamespace(namespace), client.MatchingLabels{operator.LabelCluster: kc.Name}); err != nil {
-			return err
+	taken := time.Now()
+	most := time.NewTimer(time.Minute)
+	defer most.Stop()
+	for {
+		select {
+		case e, ok := <-seen.ResultChan():
+			if !ok {
+				b.Fatal("the watch of revisions ended")
+			}
+			if rev, is := e.Object.(*api.ClusterRevision); is && rev.Labels[operator.LabelCluster] == name && rev.Spec.Generation == kc.Generation {
+				return time.Since(began), max(0, time.Since(taken))
+			}
+		case <-most.C:
+			b.Fatalf("no revision of %s within a minute", name)
 		}
-		if len(revisions.Items) < 2 {
-			return errors.New("no second revision")
-		}
-		return nil
-	})
-	return time.Since(began)
+	}
 }
 
 func podCluster(name string) *api.KafkaCluster {
 	size := resource.MustParse("1Gi")
+	pool := func(name string, role api.Role, replicas int32) api.Pool {
+		return api.Pool{
+			Name: name, Roles: []api.Role{role}, Replicas: replicas,
+			Placement: api.Placement{Kubernetes: &api.KubernetesPlacement{}}, Volumes: []api.Volume{{Name: "data", Size: &size}},
+		}
+	}
 	return &api.KafkaCluster{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec: api.KafkaClusterSpec{Version: "4.3.1", Pools: []api.Pool{
-			{
-				Name: "controllers", Roles: []api.Role{api.RoleController}, Replicas: 3,
-				Placement: api.Placement{Kubernetes: &api.KubernetesPlacement{}}, Volumes: []api.Volume{{Name: "data", Size: &size}},
-			},
-			{
-				Name: "brokers", Roles: []api.Role{api.RoleBroker}, Replicas: nodesEach - 3,
-				Placement: api.Placement{Kubernetes: &api.KubernetesPlacement{}}, Volumes: []api.Volume{{Name: "data", Size: &size}},
-			},
-		}},
+		// Brokers first: kfake's number from 0.
+		Spec: api.KafkaClusterSpec{Version: "4.3.1", Pools: []api.Pool{pool("brokers", api.RoleBroker, nodesEach-3), pool("controllers", api.RoleController, 3)}},
 	}
 }
 
-func startCounted(b *testing.B, config *rest.Config) (*exec.Cmd, string) {
-	b.Helper()
-	self, err := os.Executable()
-	must(b, err)
-	at := freeAddress(b)
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), benchOperator+"="+at, benchAPI+"="+config.Host, benchToken+"="+config.BearerToken, "GOMEMLIMIT="+strconv.Itoa(memoryBound*9/10)+"MiB")
-	startChild(b, cmd, b.Output())
-	return cmd, at
-}
-
-func counts(b *testing.B, at string) map[string]int {
-	b.Helper()
-	response, err := http.Get("http://" + at)
-	must(b, err)
-	defer response.Body.Close() //nolint:errcheck // it is read
-	var seen map[string]int
-	must(b, json.NewDecoder(response.Body).Decode(&seen))
-	return seen
-}
-
-func residentMiB(b *testing.B, pid int) int {
+// residentMiB is a line of a process's memory.
+func residentMiB(b *testing.B, pid int, line string) int {
 	b.Helper()
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	must(b, err)
 	defer file.Close() //nolint:errcheck // only read
 	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) == 3 && fields[0] == "VmRSS:" {
+		if fields := strings.Fields(lines.Text()); len(fields) == 3 && fields[0] == line {
 			kib, err := strconv.Atoi(fields[1])
 			must(b, err)
 			return kib >> 10
 		}
 	}
-	b.Fatal("no VmRSS")
+	b.Fatal(errors.New("no " + line))
 	return 0
-}
-
-// startAPIServer starts a real kube-apiserver and its etcd, and no controller.
-func startAPIServer(b *testing.B) *rest.Config {
-	b.Helper()
-	binary, err := filepath.Abs("../bin/testkube")
-	must(b, err)
-	if _, err := os.Stat(binary); err != nil {
-		b.Fatalf("no Kubernetes to measure with: %v: run test/kube/install-tools", err)
-	}
-	dir := b.TempDir()
-	now := time.Now()
-	ca, err := pki.NewCA("bench", now)
-	must(b, err)
-	pair, err := ca.Issue(pki.Request{CommonName: "bench", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Usage: pki.UsageServer | pki.UsageClient}, now)
-	must(b, err)
-	secret := make([]byte, 16)
-	rand.Read(secret)
-	token := hex.EncodeToString(secret)
-	for name, data := range map[string][]byte{"crt": pair.Chain, "key": pair.Key, "ca": ca.TrustPEM(), "tokens": []byte(token + ",admin,1,system:masters\n")} {
-		must(b, os.WriteFile(filepath.Join(dir, name), data, 0o600))
-	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	must(b, err)
-	etcd, secure := freeAddress(b), freeAddress(b)
-	_, port, err := net.SplitHostPort(secure)
-	must(b, err)
-	file := func(name string) string { return filepath.Join(dir, name) }
-	startChild(b, exec.Command(binary, "etcd", "--data-dir="+file("etcd"), "--listen=http://"+etcd), log)
-	startChild(b, exec.Command(binary, "kube-apiserver", "--etcd-servers=http://"+etcd, "--bind-address=127.0.0.1", "--secure-port="+port,
-		"--tls-cert-file="+file("crt"), "--tls-private-key-file="+file("key"), "--client-ca-file="+file("ca"), "--token-auth-file="+file("tokens"),
-		"--service-account-issuer=https://bench", "--service-account-key-file="+file("crt"), "--service-account-signing-key-file="+file("key"),
-		"--service-cluster-ip-range=10.0.0.0/16", "--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"), log)
-	config := &rest.Config{Host: "https://" + secure, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: ca.TrustPEM()}, QPS: 200, Burst: 400}
-	httpClient, err := rest.HTTPClientFor(config)
-	must(b, err)
-	wait(b, 3*time.Minute, func() error {
-		response, err := httpClient.Get(config.Host + "/readyz")
-		if err != nil {
-			text, _ := os.ReadFile(log.Name())
-			return fmt.Errorf("%w; it said %s", err, text[max(0, len(text)-2000):])
-		}
-		defer response.Body.Close() //nolint:errcheck // its status is all that counts
-		if response.StatusCode != http.StatusOK {
-			return errors.New(response.Status)
-		}
-		return nil
-	})
-	return config
-}
-
-// startChild starts a process that ends with the benchmark, also when that is killed.
-func startChild(b *testing.B, cmd *exec.Cmd, log interface{ Write([]byte) (int, error) }) {
-	b.Helper()
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	must(b, cmd.Start())
-	b.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-}
-
-func installDefinitions(b *testing.B, c client.Client) {
-	b.Helper()
-	files, err := fs.Glob(crds.Files, "*.yaml")
-	must(b, err)
-	for _, file := range files {
-		data, err := crds.Files.ReadFile(file)
-		must(b, err)
-		crd := &apiextensionsv1.CustomResourceDefinition{}
-		must(b, yaml.Unmarshal(data, crd))
-		must(b, c.Create(b.Context(), crd))
-		wait(b, time.Minute, func() error {
-			must(b, c.Get(b.Context(), client.ObjectKeyFromObject(crd), crd))
-			for _, condition := range crd.Status.Conditions {
-				if condition.Type == apiextensionsv1.Established && condition.Status == apiextensionsv1.ConditionTrue {
-					return nil
-				}
-			}
-			return errors.New("not served yet")
-		})
-	}
 }
 
 func must(b *testing.B, err error) {
@@ -396,10 +320,15 @@ func wait(b *testing.B, most time.Duration, fact func() error) {
 	if most > time.Minute {
 		tick.Reset(2 * time.Second)
 	}
+	said := time.Now()
 	for {
 		err := fact()
 		if err == nil {
 			return
+		}
+		if time.Since(said) > 20*time.Second {
+			said = time.Now()
+			say("waiting: %v", err)
 		}
 		select {
 		case <-deadline.C:
