@@ -24,6 +24,7 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 	corehost "castellan.dev/castellan/core/host"
 	"castellan.dev/castellan/engine"
+	"castellan.dev/castellan/pki"
 	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
@@ -161,8 +162,13 @@ func nodeOfProcess(_ context.Context, o client.Object) []reconcile.Request {
 // nodeOfSecret finds the node whose certificate a Secret holds; a renewed one must reach
 // the host at once.
 func (r *nodeReconciler) nodeOfSecret(ctx context.Context, o client.Object) []reconcile.Request {
+	cluster := o.GetLabels()[pki.LabelCluster]
+	if cluster == "" {
+		return nil
+	}
 	var nodes api.KafkaNodeList
-	if err := r.client.List(ctx, &nodes, client.InNamespace(o.GetNamespace())); err != nil {
+	// They are only read here: no copies.
+	if err := r.client.List(ctx, &nodes, client.InNamespace(o.GetNamespace()), client.MatchingLabels{LabelCluster: cluster}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil
 	}
 	var requests []reconcile.Request
