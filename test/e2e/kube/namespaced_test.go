@@ -36,7 +36,14 @@ func TestMoreNamespaced(t *testing.T) {
 		}},
 		story{"data outlives its cluster", dataOutlives},
 		story{"data outlives its namespace", dataOutlivesNamespace},
+		story{"a served namespace is deleted", servedNamespaceEnds},
 	)
+}
+
+// servedNamespaceEnds deletes the namespace in which alone the operator has rights, and which takes them along.
+func servedNamespaceEnds(t *testing.T, c *stand.Cluster) {
+	t.Helper()
+	c.MustKubectl("delete", "namespace", c.Namespace, "--timeout=2m")
 }
 
 func onlyServed(t *testing.T, c *stand.Cluster, served, other string) {
@@ -105,11 +112,11 @@ func dataOutlivesNamespace(t *testing.T, c *stand.Cluster) {
 		t.Fatal(err)
 	}
 	volume := claim.Spec.VolumeName
+	c.Upgrade(c.Tag("e2e")) // who serves all namespaces keeps the rights that this one takes along
 	c.MustKubectl("patch", "pv", volume, "-p", `{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}`)
-	c.MustKubectl("delete", "namespace", c.Namespace, "--timeout=3m")
+	c.MustKubectl("delete", "namespace", c.Namespace, "--timeout=150s")
 	c.MustKubectl("patch", "pv", volume, "--type=json", `-p=[{"op":"remove","path":"/spec/claimRef"}]`)
-	c.Kubernetes.Namespace(c.Namespace)
-	// Rights went with the namespace; the chart brings them back.
+	c.Kubernetes.MakeNamespace(c.Namespace)
 	c.Upgrade(c.Tag("e2e"), c.Namespace)
 	again := &corev1.PersistentVolumeClaim{Spec: claim.Spec}
 	again.Namespace, again.Name, again.Labels = claim.Namespace, claim.Name, claim.Labels

@@ -66,11 +66,17 @@ func (k *Kubernetes) Namespace(name string) {
 	// A test that was killed may have left it behind.
 	k.removeNamespace(k.tb.Context(), c, name)
 	k.Eventually("the namespace "+name+" of an earlier test is gone", ReadyTimeout, k.Gone(old))
+	k.MakeNamespace(name)
+}
+
+// MakeNamespace makes one as Namespace does, and leaves its end to others.
+func (k *Kubernetes) MakeNamespace(name string) {
+	k.tb.Helper()
 	labels := map[string]string{}
 	for _, mode := range []string{"enforce", "warn"} {
 		labels["pod-security.kubernetes.io/"+mode] = "restricted"
 	}
-	if err := c.Create(k.tb.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}); err != nil {
+	if err := k.Client().Create(k.tb.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}); err != nil {
 		k.tb.Fatalf("create the namespace %s: %v", name, err)
 	}
 }
