@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/layout"
@@ -105,17 +106,35 @@ func lastEnd(c *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 // exitOf is the supervisor's own word in the termination message, with what only Kubernetes
 // knows: that the memory limit was the reason.
 func exitOf(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) *api.ExitStatus {
-	exit := api.ExitStatus{Code: ended.ExitCode, Reason: ended.Reason, Message: ended.Message, At: ended.FinishedAt}
+	exit := api.ExitStatus{Code: ended.ExitCode, Reason: ended.Reason, Message: ended.Message, At: endedAt(pod, ended)}
 	var told api.ExitStatus
 	if err := json.Unmarshal([]byte(ended.Message), &told); err == nil && told.Message != "" {
 		exit = told
-		exit.Code, exit.At = ended.ExitCode, ended.FinishedAt
+		exit.Code, exit.At = ended.ExitCode, endedAt(pod, ended)
 	}
 	if ended.Reason == ReasonOutOfMemory {
 		exit.Reason = ReasonOutOfMemory
 		exit.Message = fmt.Sprintf("the pod needed more memory than its limit of %s: raise resources.limits.memory of the node's pool, or lower jvm.heap", memoryLimit(pod))
 	}
 	return &exit
+}
+
+// endedAt is when a container ended. Of one that was lost with its machine (reason
+// ContainerStatusUnknown) nobody knows: then it is when its pod last became unready.
+func endedAt(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) metav1.Time {
+	at := ended.FinishedAt
+	if !at.IsZero() {
+		return at
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			at = c.LastTransitionTime
+		}
+	}
+	if at.IsZero() {
+		return pod.CreationTimestamp
+	}
+	return at
 }
 
 func memoryLimit(pod *corev1.Pod) string {

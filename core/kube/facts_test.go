@@ -292,6 +292,21 @@ func TestFactsInFull(t *testing.T) {
 	}
 }
 
+// TestEndWithoutATime: of a container that was lost with its machine nobody knows when it ended, and the status needs a time.
+func TestEndWithoutATime(t *testing.T) {
+	s := story{node: node(), seen: running(t)}
+	s.ended("ContainerStatusUnknown", "The container could not be located when the pod was terminated")
+	s.container().LastTerminationState.Terminated.FinishedAt = metav1.Time{}
+	s.seen.Pod.CreationTimestamp = at("11:00:00")
+	if got := kube.Facts(s.node, s.seen).LastExit; got == nil || !got.At.Equal(new(at("11:00:00"))) {
+		t.Errorf("the last exit is %+v, want the pod's creation as its time", got)
+	}
+	s.seen.Pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, LastTransitionTime: at("12:40:00")}}
+	if got := kube.Facts(s.node, s.seen).LastExit; got == nil || !got.At.Equal(new(at("12:40:00"))) {
+		t.Errorf("the last exit is %+v, want the time at which the pod became unready", got)
+	}
+}
+
 func TestLost(t *testing.T) {
 	outOfService := func(m *corev1.Node) {
 		m.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService, Effect: corev1.TaintEffectNoExecute}}
