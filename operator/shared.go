@@ -73,9 +73,13 @@ func (s sharedPort) input(of *api.KafkaCluster, want cluster.Model, nodes []plan
 }
 
 // Delete implements engine.Shared.
-func (s sharedPort) Delete(ctx context.Context, of *api.KafkaCluster, _ bool) error {
+func (s sharedPort) Delete(ctx context.Context, of *api.KafkaCluster, withData bool) error {
 	if s.pods == nil {
 		return nil
 	}
-	return s.pods.DeleteShared(ctx, of.Namespace, of.Name)
+	data := api.DeletionRetain
+	if withData {
+		data = api.DeletionDelete
+	}
+	return s.pods.DeleteShared(ctx, of.Namespace, of.Name, data)
 }

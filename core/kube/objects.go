@@ -33,6 +33,10 @@ type NodeObjects struct {
 // restart the node.
 func Objects(node api.KafkaNode) (NodeObjects, error) {
 	spec := &node.Spec
+	if !Genuine(node) {
+		return NodeObjects{}, fmt.Errorf("KafkaNode %s/%s calls itself node %d of cluster %s, whose name is %s: delete it, KafkaNodes are made by the operator alone",
+			node.Namespace, node.Name, spec.NodeID, spec.ClusterName, NodeName(spec.ClusterName, spec.NodeID))
+	}
 	if spec.Process.Layout != 1 {
 		return NodeObjects{}, fmt.Errorf("node %s/%s has layout %d, this Castellan renders layout 1: run the version that wrote the node, or a newer one",
 			node.Namespace, node.Name, spec.Process.Layout)
@@ -57,6 +61,12 @@ func Objects(node api.KafkaNode) (NodeObjects, error) {
 		return NodeObjects{}, err
 	}
 	return NodeObjects{StatefulSet: set, Static: static, Live: live, Claims: claims, Services: exposures(&node)}, nil
+}
+
+// Genuine says whether a KafkaNode has the name of the node that it says it is. Another one
+// must have nothing, and take nothing with it: all of it would be that node's.
+func Genuine(node api.KafkaNode) bool {
+	return node.Name == NodeName(node.Spec.ClusterName, node.Spec.NodeID)
 }
 
 // LiveName is the name of a node's mutable ConfigMap.

@@ -416,13 +416,45 @@ func TestShared(t *testing.T) {
 	if y.exists(&service, "orders-bootstrap-plain") {
 		t.Error("the Service of a listener that is not exposed any more stays")
 	}
-	if err := y.r.DeleteShared(t.Context(), "kafka", "orders"); err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range y.everything() {
-		if _, claim := o.(*corev1.PersistentVolumeClaim); !claim {
-			t.Errorf("%T %s is left", o, o.GetName())
+	y.create(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "kafka", Name: "users-own", Labels: map[string]string{corekube.LabelCluster: "orders"}}})
+	for _, c := range []struct {
+		policy api.DeletionPolicy
+		left   int
+	}{{api.DeletionRetain, 5}, {api.DeletionDelete, 1}} {
+		if err := y.r.DeleteShared(t.Context(), "kafka", "orders", c.policy); err != nil {
+			t.Fatal(err)
 		}
+		left := y.everything()
+		for _, o := range left {
+			if _, claim := o.(*corev1.PersistentVolumeClaim); !claim {
+				t.Errorf("%T %s is left", o, o.GetName())
+			}
+		}
+		if len(left) != c.left {
+			t.Errorf("%s: %d claims are left, want %d", c.policy, len(left), c.left)
+		}
+	}
+}
+
+// A KafkaNode that only says that it is another one has nothing of that one's.
+func TestAnImpostorHasNothing(t *testing.T) {
+	y, n := newYard(t), testNode()
+	y.create(n)
+	y.apply(n)
+	y.started(true)
+	before := len(y.everything())
+	impostor := testNode()
+	impostor.Name, impostor.UID = "evil", "e"
+	y.create(impostor)
+	if err := y.r.Apply(t.Context(), *impostor); err == nil {
+		t.Error("it is realized")
+	}
+	if gone, err := y.r.Remove(t.Context(), *impostor, api.DeletionDelete); err != nil || !gone {
+		t.Errorf("gone %t, %v", gone, err)
+	}
+	set := &appsv1.StatefulSet{}
+	if y.get(set, "orders-1"); *set.Spec.Replicas != 1 || set.OwnerReferences[0].Name != "orders-1" || len(y.everything()) != before {
+		t.Errorf("the node is not what it was: %+v", set.ObjectMeta)
 	}
 }
 

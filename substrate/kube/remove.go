@@ -18,6 +18,9 @@ import (
 // Remove stops the node and removes what it has; its volumes only with DeletionDelete. It
 // is called until it says that nothing is left.
 func (r *Realizer) Remove(ctx context.Context, node api.KafkaNode, data api.DeletionPolicy) (gone bool, err error) {
+	if !corekube.Genuine(node) {
+		return true, nil // what there is belongs to another one
+	}
 	gone, err = r.remove(ctx, &node, data)
 	if err != nil {
 		return false, fmt.Errorf("remove node %s/%s: %w", node.Namespace, node.Name, err)
@@ -95,13 +98,25 @@ func (r *Realizer) deleteAll(ctx context.Context, objects []client.Object) error
 	return errors.Join(errs...)
 }
 
-// DeleteShared removes what the nodes of a cluster shared.
-func (r *Realizer) DeleteShared(ctx context.Context, namespace, cluster string) error {
+// DeleteShared removes what the nodes of a cluster shared, with DeletionDelete also the claims
+// of nodes that were there once: an empty cluster of that name would find them.
+func (r *Realizer) DeleteShared(ctx context.Context, namespace, cluster string, data api.DeletionPolicy) error {
 	services, err := r.sharedServices(ctx, r.live, namespace, cluster)
 	if err != nil {
 		return fmt.Errorf("remove what cluster %s/%s shared: %w", namespace, cluster, err)
 	}
-	rest := make([]client.Object, 0, len(services)+1)
+	var claims corev1.PersistentVolumeClaimList
+	if data == api.DeletionDelete {
+		err := r.live.List(ctx, &claims, client.InNamespace(namespace),
+			client.MatchingLabels{corekube.LabelCluster: cluster}, client.HasLabels{corekube.LabelNodeID, corekube.LabelVolume})
+		if err != nil {
+			return fmt.Errorf("remove the claims of cluster %s/%s: %w", namespace, cluster, err)
+		}
+	}
+	rest := make([]client.Object, 0, len(services)+len(claims.Items)+1)
+	for i := range claims.Items {
+		rest = append(rest, &claims.Items[i])
+	}
 	for i := range services {
 		rest = append(rest, &services[i])
 	}
