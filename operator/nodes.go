@@ -174,14 +174,14 @@ func (p nodesPort) Delete(ctx context.Context, of *api.KafkaCluster, id int32, w
 	if err := p.live.Get(ctx, key, node); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if withData && node.Annotations[removeData] != "true" {
+	if withData != (node.Annotations[removeData] == "true") {
 		before := node.DeepCopy()
-		if node.Annotations == nil {
-			node.Annotations = map[string]string{}
+		delete(node.Annotations, removeData) // also when the user has thought better of it
+		if withData {
+			metav1.SetMetaDataAnnotation(&node.ObjectMeta, removeData, "true")
 		}
-		node.Annotations[removeData] = "true"
 		if err := p.client.Patch(ctx, node, client.MergeFrom(before), fieldOwner); err != nil {
-			return fmt.Errorf("mark the data of KafkaNode %s for removal: %w", node.Name, err)
+			return fmt.Errorf("mark the data of KafkaNode %s, which is to be kept or not: %w", node.Name, err)
 		}
 	}
 	if node.DeletionTimestamp != nil {

@@ -6,6 +6,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/controlplanetest"
@@ -58,6 +59,28 @@ func TestWriteTakesNothingBackThatAnotherOperatorDid(t *testing.T) {
 	list(t, now, kc)
 	if err := now.Write(t.Context(), kc, spec(4)); err != nil {
 		t.Errorf("created again: %v", err)
+	}
+}
+
+// A user may think better of deletionPolicy Delete as long as the nodes are still stopping.
+func TestDataIsKeptForWhomThinksBetterOfIt(t *testing.T) {
+	scheme, err := Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := &api.KafkaNode{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "orders-1", Finalizers: []string{nodeFinalizer}}}
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(node).Build()
+	kc := &api.KafkaCluster{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "orders"}}
+	for _, withData := range []bool{true, false, true} {
+		if err := portOf(c).Delete(t.Context(), kc, 1, withData); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(node), node); err != nil {
+			t.Fatal(err)
+		}
+		if got := node.Annotations[removeData] == "true"; got != withData || node.DeletionTimestamp == nil {
+			t.Errorf("with data %t: removes data %t, deleted %v", withData, got, node.DeletionTimestamp)
+		}
 	}
 }
 
