@@ -137,6 +137,8 @@ func accepted(c *conditions, in Input) {
 	}
 }
 
+const served = "every partition has a leader and enough in-sync replicas"
+
 func available(c *conditions, in Input) {
 	k := in.Have.Kafka
 	switch {
@@ -153,8 +155,10 @@ func available(c *conditions, in Input) {
 			c.set(api.ConditionAvailable, metav1.ConditionFalse, "PartitionsOffline", "no leader: "+offline)
 		case under != "":
 			c.set(api.ConditionAvailable, metav1.ConditionFalse, "UnderMinISR", "fewer in-sync replicas than min.insync.replicas: "+under)
+		case in.Plan.Held != "":
+			c.set(api.ConditionAvailable, metav1.ConditionTrue, "Served", served+"; but no pod can be evicted, so a drain of its machine waits for ever: "+in.Plan.Held)
 		default:
-			c.set(api.ConditionAvailable, metav1.ConditionTrue, "Served", "every partition has a leader and enough in-sync replicas")
+			c.set(api.ConditionAvailable, metav1.ConditionTrue, "Served", served)
 		}
 	}
 }

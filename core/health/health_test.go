@@ -64,6 +64,10 @@ func TestConditions(t *testing.T) {
 			isAccepted, isAvailable, isDone, isMoving,
 			"Ready=True Ready: the newest spec is in force and every partition is served",
 		}},
+		"drains are held": {func(in *health.Input) { in.Plan.Held = "one copy" }, []string{
+			isAccepted, isAvailable + "; but no pod can be evicted, so a drain of its machine waits for ever: one copy", isDone, isMoving,
+			"Ready=True Ready: the newest spec is in force and every partition is served",
+		}},
 		"warnings": {func(in *health.Input) { in.Problems = bad[1:2] }, []string{
 			"Accepted=True AcceptedWithWarnings: spec.b: is unwise", isAvailable, isDone, isMoving,
 			"Ready=True Ready: the newest spec is in force and every partition is served",

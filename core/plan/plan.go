@@ -20,6 +20,9 @@ type Plan struct {
 	// Spare says that any one node could be stopped now without harm, whichever it is: the
 	// truth for a PodDisruptionBudget.
 	Spare bool
+	// Held says why no pod can be spared, for a person, where that does not end by itself;
+	// drains wait for ever then. Empty otherwise.
+	Held string
 }
 
 // Done says that nothing is to be done or waited for.

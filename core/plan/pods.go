@@ -331,7 +331,17 @@ func (p *pass) spare() bool {
 		return false
 	}
 	impact := newImpact(k, nodes, p.absent())
-	return !slices.ContainsFunc(nodes, func(n *Node) bool { return p.mayStop(n, impact) != nil })
+	for _, n := range nodes {
+		why := p.mayStop(n, impact)
+		if why == nil {
+			continue
+		}
+		if why.Stalled && p.wanted[n.Spec.NodeID].Kubernetes {
+			p.plan.Held = why.Message
+		}
+		return false
+	}
+	return true
 }
 
 // KeepSupervisors lets nodes keep the supervisor that they run with while nothing else of

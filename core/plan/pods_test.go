@@ -333,6 +333,18 @@ func TestSpareTellsWhetherAnyNodeCouldGo(t *testing.T) {
 	}
 }
 
+// What keeps drains waiting for ever is said, also while nothing else is to be done.
+func TestWhatHoldsDrainsIsSaid(t *testing.T) {
+	w, m := podsAtRest(t)
+	if p := plan.Compute(m, w.See(), w.Now); p.Held != "" {
+		t.Errorf("held at rest: %s", p.Held)
+	}
+	w.AddTopic("lonely", 1, []int32{2})
+	if p := plan.Compute(m, w.See(), w.Now); !p.Done() || !strings.Contains(p.Held, "lonely-0") {
+		t.Errorf("done %t, held %q", p.Done(), p.Held)
+	}
+}
+
 // Nobody is restarted beside a pod that a drain was allowed to end, though it still runs.
 func TestAnEvictedPodIsNotCountedOn(t *testing.T) {
 	w, m := podsAtRest(t)
