@@ -148,6 +148,9 @@ func (s Store) ensureCA(ctx context.Context, cluster *api.KafkaCluster) (CA, err
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, key, &secret)
 	if apierrors.IsNotFound(err) {
+		if err := s.mayCreateCA(ctx, cluster, key); err != nil {
+			return CA{}, err
+		}
 		return s.createCA(ctx, cluster, key)
 	}
 	if err != nil {
@@ -158,6 +161,20 @@ func (s Store) ensureCA(ctx context.Context, cluster *api.KafkaCluster) (CA, err
 		return CA{}, fmt.Errorf("read the CA in Secret %s (it is never overwritten: restore it, or delete it and give every client the new %s): %w", key, KeyCACert, err)
 	}
 	return ca, nil
+}
+
+// mayCreateCA refuses another CA while clients trust an earlier one, whose Secret was deleted:
+// it would cut them off, and the nodes from each other until the last one has read it.
+func (s Store) mayCreateCA(ctx context.Context, cluster *api.KafkaCluster, key types.NamespacedName) error {
+	existing, err := s.list(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	trust := existing[TrustSecretName(cluster.Name)]
+	if trust == nil || !metav1.IsControlledBy(trust, cluster) {
+		return nil
+	}
+	return fmt.Errorf("the CA in Secret %s is gone, but clients trust it: restore the Secret from a backup; or delete Secret %s as well, for a new CA that every client must be given", key, trust.Name)
 }
 
 func (s Store) createCA(ctx context.Context, cluster *api.KafkaCluster, key types.NamespacedName) (CA, error) {

@@ -171,6 +171,27 @@ func TestEnsureKeepsACertificateThatNamesMore(t *testing.T) {
 	}
 }
 
+// A CA that was deleted by hand is made anew only where a user says that nobody needs it.
+func TestDeletedCAIsNotReplacedUnasked(t *testing.T) {
+	w := newWorld(t)
+	w.ensure(pki.Node{ID: 0, Address: "10.0.0.1"})
+	w.wrote()
+	remove := func(name string) {
+		secret := w.secret(name)
+		if err := w.client.Delete(t.Context(), &secret); err != nil {
+			t.Fatal(err)
+		}
+		w.wrote()
+	}
+	remove("orders-ca")
+	_, err := w.store.Ensure(t.Context(), cluster("1"), []pki.Node{{ID: 0, Address: "10.0.0.1"}})
+	if err == nil || !strings.Contains(err.Error(), "orders-ca-cert") || w.wrote() != 0 {
+		t.Errorf("got %v, want an error that says what to do, and no writes", err)
+	}
+	remove("orders-ca-cert")
+	w.ensure(pki.Node{ID: 0, Address: "10.0.0.1"})
+}
+
 func TestBrokenCAIsNeverReplaced(t *testing.T) {
 	w := newWorld(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kafka", Name: "orders-ca"},
