@@ -139,7 +139,9 @@ type edit struct {
 
 func edits(c *stand.Cluster) []edit {
 	set := func(o client.Object) *appsv1.StatefulSetSpec { return &o.(*appsv1.StatefulSet).Spec }
-	budget := func(o client.Object) *policyv1.PodDisruptionBudgetSpec { return &o.(*policyv1.PodDisruptionBudget).Spec }
+	budget := func(o client.Object) *policyv1.PodDisruptionBudgetSpec {
+		return &o.(*policyv1.PodDisruptionBudget).Spec
+	}
 	service := func(o client.Object) *corev1.ServiceSpec { return &o.(*corev1.Service).Spec }
 	live := func(o client.Object) *map[string]string { return &o.(*corev1.ConfigMap).Data }
 	secret := func(o client.Object) map[string][]byte { return o.(*corev1.Secret).Data }
@@ -157,7 +159,9 @@ func edits(c *stand.Cluster) []edit {
 		},
 		{
 			"the budget", corekube.BudgetName(c.Name), &policyv1.PodDisruptionBudget{},
-			func(o client.Object) { budget(o).MinAvailable, budget(o).MaxUnavailable = nil, new(intstr.FromInt32(3)) }, func(o client.Object) any { return budget(o) },
+			func(o client.Object) {
+				budget(o).MinAvailable, budget(o).MaxUnavailable = nil, new(intstr.FromInt32(3))
+			}, func(o client.Object) any { return budget(o) },
 		},
 		{
 			"a Service's port", corekube.BootstrapService(c.Name), &corev1.Service{},

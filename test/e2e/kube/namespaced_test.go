@@ -116,7 +116,7 @@ func dataOutlivesNamespace(t *testing.T, c *stand.Cluster) {
 	c.MustKubectl("patch", "pv", volume, "-p", `{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}`)
 	c.MustKubectl("delete", "namespace", c.Namespace, "--timeout=150s")
 	c.MustKubectl("patch", "pv", volume, "--type=json", `-p=[{"op":"remove","path":"/spec/claimRef"}]`)
-	c.Kubernetes.MakeNamespace(c.Namespace)
+	c.MakeNamespace(c.Namespace)
 	c.Upgrade(c.Tag("e2e"), c.Namespace)
 	again := &corev1.PersistentVolumeClaim{Spec: claim.Spec}
 	again.Namespace, again.Name, again.Labels = claim.Namespace, claim.Name, claim.Labels

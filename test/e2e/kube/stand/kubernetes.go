@@ -54,8 +54,8 @@ type Kubernetes struct {
 	tb testing.TB
 	// Programs, and the module's root.
 	testkube, helm, castellan, client, images, root string
-	dir                                             string // of testkube
-	work                                            string // of the stand
+	dir                                             string          // of testkube
+	work                                            string          // of the stand
 	loaded                                          map[string]bool // tags of castellan on the machines
 	dumped                                          map[string]bool // namespaces that were shown
 	config                                          *rest.Config
