@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,21 +104,34 @@ func (p nodesPort) List(ctx context.Context, of *api.KafkaCluster, how engine.Fr
 	if how == engine.Fresh {
 		p.seen.read(client.ObjectKeyFromObject(of), list.Items)
 	}
-	nodes := make([]plan.Node, 0, len(list.Items))
+	nodes := make([]plan.Node, len(list.Items))
+	// Past the cache each costs requests, and what they find must not grow old meanwhile.
+	const atOnce = 8
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
 	for i := range list.Items {
-		node := &list.Items[i]
-		st, err := p.on.of(node).Status(ctx, *node, how)
-		if err != nil {
-			return nil, fmt.Errorf("read the state of node %s: %w", node.Name, err)
-		}
-		rack := node.Spec.Rack
-		if isPod(node) && st.Placement != nil {
-			rack = st.Placement.Zone
-		}
-		nodes = append(nodes, plan.Node{Spec: node.Spec, Status: st, Rack: rack, ReplaceAsked: node.Annotations[replaceVolumes]})
+		group.Go(func() (err error) {
+			nodes[i], err = p.observe(ctx, &list.Items[i], how)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(nodes, func(a, b plan.Node) int { return int(a.Spec.NodeID) - int(b.Spec.NodeID) })
 	return nodes, nil
+}
+
+func (p nodesPort) observe(ctx context.Context, node *api.KafkaNode, how engine.Freshness) (plan.Node, error) {
+	st, err := p.on.of(node).Status(ctx, *node, how)
+	if err != nil {
+		return plan.Node{}, fmt.Errorf("read the state of node %s: %w", node.Name, err)
+	}
+	rack := node.Spec.Rack
+	if isPod(node) && st.Placement != nil {
+		rack = st.Placement.Zone
+	}
+	return plan.Node{Spec: node.Spec, Status: st, Rack: rack, ReplaceAsked: node.Annotations[replaceVolumes]}, nil
 }
 
 // Write implements engine.Nodes.
