@@ -355,10 +355,9 @@ func (p *pods) say(s *supervised) error {
 	defer p.mu.Unlock()
 	volume := api.VolumeStatus{Name: s.spec.Volumes[0].Name, State: api.VolumeEmpty}
 	report := layout.Report{ProcessHash: p.made[corekube.NodeName(s.cluster, s.id)], CertificateDigest: s.digest}
-	switch {
-	case s.directory == "":
+	if s.directory == "" {
 		report.State, report.Reason, report.Message, report.Nonce = api.NodeAsking, "WaitingForStorage", "volumes data are empty: nothing is formatted until the plan has answered", s.nonce
-	default:
+	} else {
 		volume = api.VolumeStatus{Name: volume.Name, State: api.VolumeFormatted, ClusterID: s.spec.ClusterID, NodeID: &s.id, DirectoryID: s.directory}
 		report.State, report.Version, report.PID, report.StartedAt = api.NodeStarting, s.spec.Process.Version, 42, &s.started
 	}
