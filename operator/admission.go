@@ -38,10 +38,10 @@ type validator struct {
 }
 
 // addAdmission has bad specs refused when they are applied.
-func addAdmission(mgr ctrl.Manager, c Config, rights *RightsCheck, revisions revisionsPort, packages func(context.Context) ([]api.Package, error)) error {
+func addAdmission(ctx context.Context, mgr ctrl.Manager, c Config, rights *RightsCheck, revisions revisionsPort, packages func(context.Context) ([]api.Package, error)) error {
 	v := validator{revisions: revisions, packages: packages, log: c.Log}
 	if c.WebhookService != "" {
-		return addService(mgr, c, rights, v)
+		return addService(ctx, mgr, c, rights, v)
 	}
 	return mgr.Add(&localAdmission{validator: v, client: mgr.GetClient(), address: c.WebhookAddress})
 }

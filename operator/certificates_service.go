@@ -109,7 +109,7 @@ func (s *servedCertificate) load(o any) {
 }
 
 // addService serves admission through a Service and keeps its certificate.
-func addService(mgr ctrl.Manager, c Config, rights *RightsCheck, v validator) error {
+func addService(ctx context.Context, mgr ctrl.Manager, c Config, rights *RightsCheck, v validator) error {
 	watch, err := cache.New(c.API, cache.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), ByObject: map[client.Object]cache.ByObject{
 		&corev1.Secret{}: {
 			Namespaces: map[string]cache.Config{c.LeaseNamespace: {}}, Field: fields.OneTermEqualSelector(metav1.ObjectNameField, WebhookSecret),
@@ -122,7 +122,7 @@ func addService(mgr ctrl.Manager, c Config, rights *RightsCheck, v validator) er
 		return fmt.Errorf("watch the webhook's certificate: %w", err)
 	}
 	served := &servedCertificate{name: c.LeaseNamespace + "/" + WebhookSecret, log: c.Log}
-	informer, err := watch.GetInformer(context.Background(), &corev1.Secret{}, cache.BlockUntilSynced(false))
+	informer, err := watch.GetInformer(ctx, &corev1.Secret{}, cache.BlockUntilSynced(false))
 	if err != nil {
 		return fmt.Errorf("watch the webhook's certificate: %w", err)
 	}

@@ -52,7 +52,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 		(&clusterReconciler{client: cached, live: live, engine: w.engine, clients: clients, events: recorder, rights: rights, on: nodes.on, log: c.Log}).setup(mgr),
 		nodes.setup(mgr),
 	)
-	return errors.Join(append(errs, addProbes(mgr), addAdmission(mgr, c, rights, w.revisions, known))...)
+	return errors.Join(append(errs, addProbes(mgr), addAdmission(ctx, mgr, c, rights, w.revisions, known))...)
 }
 
 // wired is an engine with its ports.
