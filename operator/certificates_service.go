@@ -137,7 +137,7 @@ func addService(ctx context.Context, mgr ctrl.Manager, c Config, rights *RightsC
 	if !c.WebhookProvided {
 		errs = append(errs, (&certificateKeeper{
 			client: mgr.GetClient(), watch: watch, events: mgr.GetEventRecorder("castellan-operator"), now: c.now,
-			namespace: c.LeaseNamespace, service: c.WebhookService, without: rights.Admission(context.Background()),
+			namespace: c.LeaseNamespace, service: c.WebhookService, without: rights.Admission(ctx),
 		}).setup(mgr))
 	}
 	return errors.Join(errs...)

@@ -57,7 +57,7 @@ type yard struct {
 
 	mu        sync.Mutex
 	forbidden []string
-	passes    int // reads of a KafkaCluster by the operator
+	passes    int // looks at what is claimed on a host: one in every pass
 	warnings  []string
 	removed   map[string]api.DeletionPolicy // what the agent was last told of a process's data
 }
@@ -137,7 +137,7 @@ func (l listener) RoundTrip(request *http.Request) (*http.Response, error) {
 	if response.StatusCode == http.StatusForbidden {
 		l.y.forbidden = append(l.y.forbidden, request.Method+" "+request.URL.Path)
 	}
-	if request.Method == http.MethodGet && strings.HasSuffix(request.URL.Path, "/kafkaclusters/orders") {
+	if request.Method == http.MethodGet && strings.HasSuffix(request.URL.Path, "/configmaps") {
 		l.y.passes++
 	}
 	return response, nil
