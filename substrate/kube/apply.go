@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -163,6 +164,8 @@ func (a *act) replace(ctx context.Context, want client.Object, why error) error 
 	case *appsv1.StatefulSet:
 		options[0] = client.PropagationPolicy(metav1.DeletePropagationOrphan)
 	case *corev1.ConfigMap, *corev1.Service:
+	case *policyv1.PodDisruptionBudget:
+		return a.replaceSpec(ctx, want, why)
 	default:
 		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), why)
 	}
@@ -181,6 +184,30 @@ func (a *act) replace(ctx context.Context, want client.Object, why error) error 
 		return fmt.Errorf("delete %s %s to make it anew (%w): %w", kindOf(want), want.GetName(), why, err)
 	}
 	return nil // its end is an event, after which it is applied again
+}
+
+// replaceSpec takes out of a budget what somebody else put beside our fields and what may
+// not stand there with them. It is never deleted: without it anything could be evicted.
+func (a *act) replaceSpec(ctx context.Context, want client.Object, why error) error {
+	have := &policyv1.PodDisruptionBudget{}
+	if err := a.r.live.Get(ctx, client.ObjectKeyFromObject(want), have); err != nil {
+		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), why)
+	}
+	content, err := contentOf(want)
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": have.UID},
+		{"op": "replace", "path": "/spec", "value": content["spec"]},
+	})
+	if err != nil {
+		return fmt.Errorf("encode the spec of %s %s: %w", kindOf(want), want.GetName(), err)
+	}
+	if err := a.r.client.Patch(ctx, have, client.RawPatch(types.JSONPatchType, patch), fieldOwner); err != nil {
+		return fmt.Errorf("put back %s %s (%w): %w", kindOf(want), want.GetName(), why, err)
+	}
+	return nil
 }
 
 // ours refuses to take over what is somebody else's. A claim without any label of ours is
