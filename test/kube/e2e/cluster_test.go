@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/util/cert"
-	"k8s.io/utils/ptr"
 
 	"castellan.dev/castellan/test/kube/internal/cluster"
 )
@@ -27,7 +26,7 @@ import (
 func intstrOf(port int32) intstr.IntOrString { return intstr.FromInt32(port) }
 
 func TestCluster(t *testing.T) {
-	dir, err := os.MkdirTemp("", "tk") // short: Unix sockets lie in it
+	dir, err := os.MkdirTemp("", "tk") //nolint:usetesting // short: Unix sockets lie in it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,9 +162,9 @@ func webhook(s *stand) {
 	if _, err := hooks.Create(s.t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "hook"},
 		Webhooks: []admissionregistrationv1.ValidatingWebhook{{
-			Name: "deny.testkube.local", AdmissionReviewVersions: []string{"v1"}, SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone),
+			Name: "deny.testkube.local", AdmissionReviewVersions: []string{"v1"}, SideEffects: new(admissionregistrationv1.SideEffectClassNone),
 			ClientConfig: admissionregistrationv1.WebhookClientConfig{CABundle: chain, Service: &admissionregistrationv1.ServiceReference{
-				Namespace: namespace, Name: "hook", Path: ptr.To("/deny"), Port: ptr.To(int32(hookPort)),
+				Namespace: namespace, Name: "hook", Path: new("/deny"), Port: new(int32(hookPort)),
 			}},
 			MatchConditions: []admissionregistrationv1.MatchCondition{{Name: "named", Expression: "object.metadata.name == 'denied'"}},
 			Rules: []admissionregistrationv1.RuleWithOperations{{

@@ -16,7 +16,6 @@ import (
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/utils/ptr"
 )
 
 func TestNodesAreSpreadOverZonesAndNetworks(t *testing.T) {
@@ -120,9 +119,9 @@ func TestTheLoadBalancerKnowsWhichNodesTakePackets(t *testing.T) {
 		slices: discoverylisters.NewEndpointSliceLister(indexed(t, &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "s-1", Labels: map[string]string{discoveryv1.LabelServiceName: "s"}},
 			Endpoints: []discoveryv1.Endpoint{
-				{NodeName: ptr.To("node2"), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}},
-				{NodeName: ptr.To("node1"), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}},
-				{NodeName: ptr.To("node3"), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}},
+				{NodeName: new("node2"), Conditions: discoveryv1.EndpointConditions{Ready: new(true)}},
+				{NodeName: new("node1"), Conditions: discoveryv1.EndpointConditions{Ready: new(false)}},
+				{NodeName: new("node3"), Conditions: discoveryv1.EndpointConditions{Ready: new(true)}},
 			},
 		})),
 	}
@@ -155,7 +154,7 @@ func node(name string, ready bool) *corev1.Node {
 	}}
 }
 
-func indexed(t *testing.T, objects ...any) cache.Indexer {
+func indexed(t *testing.T, objects ...any) cache.Indexer { //nolint:ireturn // client-go has no other name for it
 	t.Helper()
 	indexer := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	for _, o := range objects {

@@ -34,7 +34,7 @@ func newForwarder(ctx context.Context, d Dir, pid func() int) (*forwarder, error
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients of the API server: %w", err)
 	}
-	if err := os.WriteFile(d.path("address"), []byte(listener.Addr().String()), 0o600); err != nil {
+	if err := os.WriteFile(d.path("address"), []byte(listener.Addr().String()), 0o600); err != nil { //nolint:gosec // below the folder that the caller gave
 		return nil, fmt.Errorf("remember the address: %w", err)
 	}
 	return &forwarder{listener: listener, pid: pid}, nil

@@ -7,7 +7,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubelet "k8s.io/kubelet/config/v1beta1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"castellan.dev/castellan/test/kube/internal/image"
@@ -82,19 +81,19 @@ func kubeletConfig(cluster string, p place) *kubelet.KubeletConfiguration {
 		Address:  p.ip().String(),
 		Authentication: kubelet.KubeletAuthentication{
 			X509:      kubelet.KubeletX509Authentication{ClientCAFile: pkiFile("ca.crt")},
-			Webhook:   kubelet.KubeletWebhookAuthentication{Enabled: ptr.To(true)},
-			Anonymous: kubelet.KubeletAnonymousAuthentication{Enabled: ptr.To(false)},
+			Webhook:   kubelet.KubeletWebhookAuthentication{Enabled: new(true)},
+			Anonymous: kubelet.KubeletAnonymousAuthentication{Enabled: new(false)},
 		},
 		Authorization: kubelet.KubeletAuthorization{Mode: kubelet.KubeletAuthorizationModeWebhook},
 		TLSCertFile:   pkiFile(name + ".crt"), TLSPrivateKeyFile: pkiFile(name + ".key"),
 		ContainerRuntimeEndpoint: "unix://" + containerdSocket,
-		FailCgroupV1:             ptr.To(false),
-		CgroupDriver:             "cgroupfs", CgroupRoot: "/" + cgroupOf(cluster, name), CgroupsPerQOS: ptr.To(true),
+		FailCgroupV1:             new(false),
+		CgroupDriver:             "cgroupfs", CgroupRoot: "/" + cgroupOf(cluster, name), CgroupsPerQOS: new(true),
 		EnforceNodeAllocatable: []string{"none"},
 		ClusterDNS:             []string{dnsIP}, ClusterDomain: domain,
-		ResolverConfig: ptr.To(inside("nodes", name, "resolv.conf")),
-		OOMScoreAdj:    ptr.To(int32(0)),
-		FailSwapOn:     ptr.To(false),
+		ResolverConfig: new(inside("nodes", name, "resolv.conf")),
+		OOMScoreAdj:    new(int32(0)),
+		FailSwapOn:     new(false),
 		// A node that comes or goes is noticed soon, and a volume that may grow does so in seconds.
 		NodeLeaseDurationSeconds:  8,
 		NodeStatusUpdateFrequency: metav1.Duration{Duration: 4 * time.Second},
@@ -103,7 +102,7 @@ func kubeletConfig(cluster string, p place) *kubelet.KubeletConfiguration {
 			"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%",
 		},
 		// Images come from archives: one that is removed never comes back.
-		ImageGCHighThresholdPercent: ptr.To(int32(100)),
+		ImageGCHighThresholdPercent: new(int32(100)),
 		VolumePluginDir:             inside("nodes", name, "flex"),
 	}
 }
