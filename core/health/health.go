@@ -337,10 +337,14 @@ func quorum(k plan.Kafka) *api.QuorumStatus {
 		q.Voters = append(q.Voters, v.ID)
 	}
 	for _, o := range k.Quorum.Observers {
-		q.Observers = append(q.Observers, o.ID)
+		// After a disk was replaced Kafka lists the old directory of a voter for a while.
+		if !slices.Contains(q.Voters, o.ID) {
+			q.Observers = append(q.Observers, o.ID)
+		}
 	}
 	slices.Sort(q.Voters)
 	slices.Sort(q.Observers)
+	q.Observers = slices.Compact(q.Observers)
 	return q
 }
 

@@ -238,7 +238,7 @@ func TestStatus(t *testing.T) {
 	in.Want.Nodes = []cluster.Node{{ID: 1, Process: process}, {ID: 2, Process: process}, {ID: 3, Process: process}}
 	in.Want.Listeners = []api.Listener{{Name: "plain"}, {Name: "tls", TLS: &api.ListenerTLS{}}, {Name: "new"}}
 	in.Have.ClusterID, in.Have.Revision, in.Have.Kafka.MetadataVersion = "recorded", "orders-4", "4.3-IV0"
-	in.Have.Kafka.Quorum = plan.Quorum{Leader: 2, LeaderEpoch: 9, Voters: []plan.Replica{{ID: 3}, {ID: 2}}, Observers: []plan.Replica{{ID: 1}}}
+	in.Have.Kafka.Quorum = plan.Quorum{Leader: 2, LeaderEpoch: 9, Voters: []plan.Replica{{ID: 3}, {ID: 2}}, Observers: []plan.Replica{{ID: 3, DirectoryID: "old"}, {ID: 1}, {ID: 1, DirectoryID: "old"}}}
 	for i, version := range []string{"4.10.0", "4.3.1", ""} {
 		in.Have.Nodes = append(in.Have.Nodes, plan.Node{
 			Spec:   api.KafkaNodeSpec{NodeID: int32(i) + 1, Address: []string{"h2", "::1", "h1"}[i], Ports: map[string]int32{"plain": 9092, "tls": 9093}},
