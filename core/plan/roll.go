@@ -275,7 +275,7 @@ func (p *pass) waitBeforeRound(down map[int32]bool) *Block {
 			return &Block{Node: id, Reason: "BeingEvicted", Message: fmt.Sprintf("waiting for the pod of node %d, which is being evicted, as by a drain of its machine, to be back before the next node is restarted", id)}
 		}
 		if p.wanted[id].Controller() || !p.manyAllowed() {
-			return &Block{Node: id, Reason: "WaitingForNode", Message: fmt.Sprintf("waiting for node %d to be ready again before the next one is restarted (%s)", id, nodeWord(n)), Stalled: n.Status.State == api.NodeFailed}
+			return &Block{Node: id, Reason: "WaitingForNode", Message: fmt.Sprintf("waiting for node %d to be ready before the next one is restarted (%s)", id, nodeWord(n)), Stalled: n.Status.State == api.NodeFailed}
 		}
 		if n.Status.State == api.NodeFailed {
 			return &Block{Node: id, Reason: "NodeFailed", Message: fmt.Sprintf("node %d failed after its change, so no further node is restarted: %s", id, nodeWord(n)), Stalled: true}
