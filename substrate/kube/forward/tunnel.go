@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -189,13 +190,40 @@ func (t *tunnel) release(ended ...httpstream.Stream) {
 	}
 }
 
-// open opens a connection over the pod's tunnel. What is opened after ctx has ended is
-// closed again.
+// usedWait is how long a tunnel that was there already may take to give a stream. One whose
+// end nobody has noticed yet gives none, and says so only after half a minute.
+const usedWait = 3 * time.Second
+
+// open opens a connection over the pod's tunnel; over a new one when that of earlier
+// connections turns out to have ended. What is opened after ctx has ended is closed again.
 func (d *Dialer) open(ctx context.Context, e end, address string) (*connection, error) {
 	t, err := d.tunnel(e.pod)
 	if err != nil {
 		return nil, err
 	}
+	if t.used() {
+		first, cancel := context.WithTimeout(ctx, usedWait)
+		c, err := d.over(first, t, e, address)
+		cancel()
+		if err == nil || ctx.Err() != nil || errors.Is(err, errClosed) {
+			return c, err
+		}
+		if t, err = d.tunnel(e.pod); err != nil {
+			return nil, err
+		}
+	}
+	return d.over(ctx, t, e, address)
+}
+
+// used says whether a tunnel has given streams before.
+func (t *tunnel) used() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.requests > 0
+}
+
+// over opens a connection over this tunnel, and retires it when that fails.
+func (d *Dialer) over(ctx context.Context, t *tunnel, e end, address string) (*connection, error) {
 	select {
 	case <-t.opened:
 	case <-d.done:
