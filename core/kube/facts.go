@@ -24,6 +24,7 @@ const (
 	ReasonClaimLost     = "ClaimLost"     // the PersistentVolume of a claim is gone
 	ReasonSecretMissing = "SecretMissing" // the node's certificate was not issued yet
 	ReasonMachineSilent = "MachineSilent" // the kubelet does not report, or the machine is gone
+	ReasonPodNotReady   = "PodNotReady"   // Kafka is ready, Kubernetes does not count on it yet
 	ReasonNoAnswer      = "NoAnswer"      // the supervisor does not answer the operator
 	ReasonTerminating   = "Terminating"   // the pod was told to end
 	ReasonStopped       = "Stopped"       // as asked
@@ -347,6 +348,9 @@ func (f *facts) addWaiting(c *corev1.ContainerStatus, waiting *corev1.ContainerS
 func (f *facts) addRunning(kubeletReady bool) {
 	r := f.seen.Report
 	switch {
+	case r != nil && r.Ready && !kubeletReady:
+		// Kubernetes counts on it only then, and so does the plan: never two at once.
+		f.say(api.NodeStarting, ReasonPodNotReady, "Kafka serves, but the pod is not ready yet: its replicas are on their way back into the ISR, or its probe comes within seconds")
 	case r != nil:
 		f.status.State, f.status.Ready = r.State, r.Ready
 		f.status.Reason, f.status.Message = r.Reason, firstNonEmpty(r.Message, f.restartLine())

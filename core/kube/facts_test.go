@@ -114,7 +114,11 @@ func TestFacts(t *testing.T) {
 		change func(*story)
 		want   words
 	}{
-		"ready":          {func(*story) {}, words{State: api.NodeRunning, Ready: true}},
+		"ready": {func(*story) {}, words{State: api.NodeRunning, Ready: true}},
+		"ready for Kafka alone": {
+			func(s *story) { s.container().Ready = false },
+			words{State: api.NodeStarting, Reason: "PodNotReady", Message: "Kafka serves, but the pod is not ready yet: its replicas are on their way back into the ISR, or its probe comes within seconds"},
+		},
 		"no StatefulSet": {func(s *story) { s.seen = kube.Seen{} }, words{State: api.NodePending, Reason: "NoStatefulSet", Message: "not made"}},
 		"no pod": {
 			func(s *story) { s.seen.Pod, s.seen.Report, s.seen.Warning = nil, nil, "FailedCreate: exceeded quota" },

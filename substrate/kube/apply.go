@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -160,12 +161,16 @@ func (a *act) exact(ctx context.Context, want *appsv1.StatefulSet, applied *unst
 // never changes. Pods stay when a StatefulSet goes, and claims are never replaced.
 func (a *act) replace(ctx context.Context, want client.Object, why error) error {
 	options := []client.DeleteOption{client.PropagationPolicy(metav1.DeletePropagationBackground)}
-	switch want.(type) {
+	switch w := want.(type) {
 	case *appsv1.StatefulSet:
 		options[0] = client.PropagationPolicy(metav1.DeletePropagationOrphan)
-	case *corev1.ConfigMap, *corev1.Service:
+	case *corev1.Service:
+		if a.replacePorts(ctx, w) == nil {
+			return nil // it keeps its addresses
+		}
+	case *corev1.ConfigMap:
 	case *policyv1.PodDisruptionBudget:
-		return a.replaceSpec(ctx, want, why)
+		return a.replaceSpec(ctx, w, why)
 	default:
 		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), why)
 	}
@@ -188,7 +193,7 @@ func (a *act) replace(ctx context.Context, want client.Object, why error) error 
 
 // replaceSpec takes out of a budget what somebody else put beside our fields and what may
 // not stand there with them. It is never deleted: without it anything could be evicted.
-func (a *act) replaceSpec(ctx context.Context, want client.Object, why error) error {
+func (a *act) replaceSpec(ctx context.Context, want *policyv1.PodDisruptionBudget, why error) error {
 	have := &policyv1.PodDisruptionBudget{}
 	if err := a.r.live.Get(ctx, client.ObjectKeyFromObject(want), have); err != nil {
 		return fmt.Errorf("apply %s %s: %w", kindOf(want), want.GetName(), why)
@@ -197,17 +202,39 @@ func (a *act) replaceSpec(ctx context.Context, want client.Object, why error) er
 	if err != nil {
 		return err
 	}
-	patch, err := json.Marshal([]map[string]any{
-		{"op": "test", "path": "/metadata/uid", "value": have.UID},
-		{"op": "replace", "path": "/spec", "value": content["spec"]},
-	})
-	if err != nil {
-		return fmt.Errorf("encode the spec of %s %s: %w", kindOf(want), want.GetName(), err)
-	}
-	if err := a.r.client.Patch(ctx, have, client.RawPatch(types.JSONPatchType, patch), fieldOwner); err != nil {
+	if err := a.substitute(ctx, have, "/spec", content["spec"]); err != nil {
 		return fmt.Errorf("put back %s %s (%w): %w", kindOf(want), want.GetName(), why, err)
 	}
 	return nil
+}
+
+// replacePorts takes ports out of a Service that somebody else put beside ours and that may
+// not stand there with them. Ports of machines that it has stay.
+func (a *act) replacePorts(ctx context.Context, want *corev1.Service) error {
+	have := &corev1.Service{}
+	if err := a.r.live.Get(ctx, client.ObjectKeyFromObject(want), have); err != nil {
+		return fmt.Errorf("read Service %s again: %w", want.Name, err)
+	}
+	ports := slices.Clone(want.Spec.Ports)
+	for i := range ports {
+		at := slices.IndexFunc(have.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == ports[i].Name })
+		if at >= 0 && ports[i].NodePort == 0 {
+			ports[i].NodePort = have.Spec.Ports[at].NodePort
+		}
+	}
+	return a.substitute(ctx, have, "/spec/ports", ports)
+}
+
+// substitute replaces one part of an object that was just read, whoever wrote it.
+func (a *act) substitute(ctx context.Context, have client.Object, path string, value any) error {
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": have.GetUID()},
+		{"op": "replace", "path": path, "value": value},
+	})
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	return a.r.client.Patch(ctx, have, client.RawPatch(types.JSONPatchType, patch), fieldOwner)
 }
 
 // ours refuses to take over what is somebody else's. A claim without any label of ours is
