@@ -27,7 +27,7 @@ func castellanCommand() *cobra.Command {
   DIR/castellan/          an OCI image layout: one index of all platforms, for any tool that pushes layouts
   DIR/castellan-ARCH.tar  one platform as a docker-archive, for "docker load" or "ctr -n k8s.io images import"
 
-Each is tagged NAME:V. A NAME without a registry is found as docker.io/library/NAME by Kubernetes.`,
+Each is tagged NAME:V. A NAME without a registry is what Kubernetes finds under the same NAME.`,
 		Example: `  castellan-images castellan --version 1.0.0 --out dist --binary linux/amd64=dist/castellan-linux-amd64 \
     --binary linux/arm64=dist/castellan-linux-arm64 --doc LICENSE --doc NOTICE`,
 		Args: cobra.NoArgs,

@@ -53,7 +53,7 @@ Java comes from Debian packages, which apt-get downloads once. Images made from 
 	flags.StringVar(&build.Archive, "archive", "", "Kafka's archive as Apache or Castellan's package store has it, tar or tgz")
 	flags.StringVar(&build.Libs, "libs", "", "folder of Kafka's jars, in place of an archive")
 	flags.StringVar(&out, "out", "", "folder to write to")
-	flags.StringVar(&name, "name", "docker.io/apache/kafka", "image name without tag")
+	flags.StringVar(&name, "name", "apache/kafka", "image name without tag")
 	flags.StringVar(&debs, "java-debs", "", "folder that keeps Debian packages; default debs in $CASTELLAN_CACHE, else in castellan in the user's cache folder")
 	flags.StringVar(&java, "java", "openjdk-17-jre-headless", "Debian package of the JRE")
 	required(cmd, "version", "out")

@@ -92,7 +92,7 @@ func kafkaImage(t *testing.T, version, cache string, args ...string) v1.Image { 
 	t.Helper()
 	out := t.TempDir()
 	mustMake(t, append([]string{"kafka", "--version", version, "--out", out, "--java-debs", cache}, args...)...)
-	tag, err := name.NewTag("docker.io/apache/kafka:" + version)
+	tag, err := name.NewTag("apache/kafka:" + version)
 	if err != nil {
 		t.Fatal(err)
 	}

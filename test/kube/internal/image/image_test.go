@@ -32,7 +32,7 @@ func TestAnImageNamesItself(t *testing.T) {
 
 func TestAnOCILayoutNamesItsImages(t *testing.T) {
 	index := `{"schemaVersion":2,"manifests":[
-		{"annotations":{"io.containerd.image.name":"docker.io/apache/kafka:4.3.1"}},
+		{"annotations":{"io.containerd.image.name":"example.org/apache/kafka:4.3.1"}},
 		{"annotations":{"org.opencontainers.image.ref.name":"example.org/castellan:dev"}},
 		{"annotations":{"org.opencontainers.image.ref.name":"latest"}}]}`
 	archive, err := tarOf(map[string][]byte{"index.json": []byte(index)}, 0o644)
@@ -43,7 +43,7 @@ func TestAnOCILayoutNamesItsImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(names, []string{"docker.io/apache/kafka:4.3.1", "example.org/castellan:dev"}) {
+	if !slices.Equal(names, []string{"example.org/apache/kafka:4.3.1", "example.org/castellan:dev"}) {
 		t.Errorf("got %v", names)
 	}
 }
