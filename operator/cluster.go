@@ -43,7 +43,6 @@ const (
 // clusterReconciler calls a pass of the engine for a KafkaCluster.
 type clusterReconciler struct {
 	client  client.Client
-	live    client.Reader
 	engine  *engine.Engine
 	clients *kafka.Clients
 	events  events.EventRecorder

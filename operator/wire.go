@@ -49,7 +49,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 	w := wire(cached, live, nodes.on, clients)
 	w.engine.Supervisor = c.SupervisorImage
 	errs = append(errs,
-		(&clusterReconciler{client: cached, live: live, engine: w.engine, clients: clients, events: recorder, rights: rights, on: nodes.on, log: c.Log}).setup(mgr),
+		(&clusterReconciler{client: cached, engine: w.engine, clients: clients, events: recorder, rights: rights, on: nodes.on, log: c.Log}).setup(mgr),
 		nodes.setup(mgr),
 	)
 	return errors.Join(append(errs, addProbes(mgr), addAdmission(ctx, mgr, c, rights, w.revisions, known))...)

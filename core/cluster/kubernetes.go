@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -75,7 +76,7 @@ func (r *resolver) podNames() {
 		if of := kube.ExposureService(r.in.Name, highest, l.Name); len(of) > len(name) {
 			name = of
 		}
-		if exposed(l) && len(name) > longestService {
+		if kube.Exposed(l) && len(name) > longestService {
 			r.fail(fmt.Sprintf("spec.listeners[%d].name", i), fmt.Sprintf("the name of its Service, %s, would have more than %d characters", name, longestService), "use a shorter name for the listener or the cluster")
 		}
 	}
@@ -118,11 +119,6 @@ func (r *resolver) podResources(path string, resources corev1.ResourceRequiremen
 	}
 }
 
-// exposed says whether a listener is reached through Services of its own.
-func exposed(l api.Listener) bool {
-	return l.Exposure.Type == api.ExposureNodePort || l.Exposure.Type == api.ExposureLoadBalancer
-}
-
 // exposures checks how listeners are reached.
 func (r *resolver) exposures() {
 	for i, l := range r.spec.Listeners {
@@ -131,10 +127,10 @@ func (r *resolver) exposures() {
 		case r.kubernetes && e.Type == api.ExposureHostAddress:
 			r.fail(path+".type", "pods have no host address", "use Internal, NodePort or LoadBalancer")
 			continue
-		case !r.kubernetes && exposed(l):
+		case !r.kubernetes && kube.Exposed(l):
 			r.fail(path+".type", fmt.Sprintf("%s is a kind of Service of Kubernetes, and these nodes run on hosts", e.Type), "use Internal or HostAddress")
 			continue
-		case !exposed(l):
+		case !kube.Exposed(l):
 			r.unexposed(path, e)
 			continue
 		}
@@ -240,7 +236,7 @@ func (r *resolver) pod(n *Node, p *api.Pool, image string) {
 		return // an error says so
 	}
 	n.Kubernetes = true
-	n.Process.Image = firstOf(image, k.Image, defaultImage(r.spec.Version))
+	n.Process.Image = cmp.Or(image, k.Image, defaultImage(r.spec.Version))
 	n.Process.Supervisor = r.in.Supervisor
 	n.Process.Pod = &api.PodSettings{
 		Spread: k.Spread, ImagePullSecrets: k.ImagePullSecrets, NodeSelector: k.NodeSelector,
@@ -254,19 +250,10 @@ func (r *resolver) pod(n *Node, p *api.Pool, image string) {
 	}
 }
 
-func firstOf(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
-}
-
 func (r *resolver) nodeExposures(id int32) []api.NodeExposure {
 	var out []api.NodeExposure
 	for _, l := range r.spec.Listeners {
-		if !exposed(l) {
+		if !kube.Exposed(l) {
 			continue
 		}
 		e := api.NodeExposure{Listener: l.Name, Type: l.Exposure.Type, LoadBalancerClass: l.Exposure.LoadBalancerClass}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -65,14 +66,14 @@ func addState(status *api.KafkaNodeStatus, found api.HostProcessStatus, report *
 	case api.ProcessRunning:
 		addRunning(status, found, report, reportErr)
 	case api.ProcessBackoff:
-		status.State, status.Reason = api.NodeFailed, firstNonEmpty(exitReason(found.LastExit), found.Reason, ReasonExited)
-		status.Message = firstNonEmpty(found.Message, layout.DescribeExit(found.LastExit))
+		status.State, status.Reason = api.NodeFailed, cmp.Or(exitReason(found.LastExit), found.Reason, ReasonExited)
+		status.Message = cmp.Or(found.Message, layout.DescribeExit(found.LastExit))
 	case api.ProcessStopping:
-		status.State, status.Reason = api.NodeStopping, firstNonEmpty(found.Reason, ReasonStopping)
+		status.State, status.Reason = api.NodeStopping, cmp.Or(found.Reason, ReasonStopping)
 	case api.ProcessStopped:
-		status.State, status.Reason = api.NodeStopped, firstNonEmpty(found.Reason, ReasonStopped)
+		status.State, status.Reason = api.NodeStopped, cmp.Or(found.Reason, ReasonStopped)
 	default:
-		status.State, status.Reason = api.NodePending, firstNonEmpty(found.Reason, ReasonNotYetTaken)
+		status.State, status.Reason = api.NodePending, cmp.Or(found.Reason, ReasonNotYetTaken)
 	}
 }
 
@@ -83,16 +84,16 @@ func addRunning(status *api.KafkaNodeStatus, found api.HostProcessStatus, report
 		return
 	}
 	if report == nil {
-		status.State, status.Reason = api.NodeStarting, firstNonEmpty(found.Reason, ReasonStartingNode)
-		status.Message = firstNonEmpty(found.Message, restartLine(found))
+		status.State, status.Reason = api.NodeStarting, cmp.Or(found.Reason, ReasonStartingNode)
+		status.Message = cmp.Or(found.Message, restartLine(found))
 		return
 	}
 	status.State, status.Ready = report.State, report.Ready && found.Ready
-	status.Reason = firstNonEmpty(report.Reason, found.Reason)
-	status.Message = firstNonEmpty(report.Message, found.Message, restartLine(found))
+	status.Reason = cmp.Or(report.Reason, found.Reason)
+	status.Message = cmp.Or(report.Message, found.Message, restartLine(found))
 	if report.Ready && !found.Ready {
-		status.State, status.Reason = api.NodeStarting, firstNonEmpty(found.Reason, ReasonNoAnswer)
-		status.Message = firstNonEmpty(found.Message, "the supervisor runs but does not answer on its socket")
+		status.State, status.Reason = api.NodeStarting, cmp.Or(found.Reason, ReasonNoAnswer)
+		status.Message = cmp.Or(found.Message, "the supervisor runs but does not answer on its socket")
 	}
 }
 
@@ -110,13 +111,4 @@ func exitReason(exit *api.ExitStatus) string {
 		return ""
 	}
 	return exit.Reason
-}
-
-func firstNonEmpty(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
 }

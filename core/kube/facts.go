@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -191,8 +192,8 @@ func (f *facts) addState() {
 	case pod == nil:
 		f.addNoPod()
 	case ended(pod) && pod.DeletionTimestamp.IsZero():
-		f.say(api.NodeFailed, firstNonEmpty(pod.Status.Reason, ReasonExited),
-			firstNonEmpty(pod.Status.Message, layout.DescribeExit(f.status.LastExit), "the pod ended")+": its StatefulSet makes another one")
+		f.say(api.NodeFailed, cmp.Or(pod.Status.Reason, ReasonExited),
+			cmp.Or(pod.Status.Message, layout.DescribeExit(f.status.LastExit), "the pod ended")+": its StatefulSet makes another one")
 	case !ended(pod) && f.silent() != "":
 		f.say(api.NodeUnknown, ReasonMachineSilent, f.silent())
 	case !pod.DeletionTimestamp.IsZero():
@@ -262,7 +263,7 @@ func (f *facts) addTerminating() {
 		message += ", another one follows"
 	}
 	if r := f.seen.Report; r != nil {
-		f.say(api.NodeStopping, firstNonEmpty(r.Reason, ReasonTerminating), firstNonEmpty(r.Message, message))
+		f.say(api.NodeStopping, cmp.Or(r.Reason, ReasonTerminating), cmp.Or(r.Message, message))
 		return
 	}
 	f.say(api.NodeStopping, ReasonTerminating, message)
@@ -275,7 +276,7 @@ func (f *facts) addUnscheduled() {
 	}
 	for _, c := range f.seen.Pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			f.say(api.NodePending, firstNonEmpty(c.Reason, ReasonUnschedulable), firstNonEmpty(c.Message, "no machine takes the pod yet"))
+			f.say(api.NodePending, cmp.Or(c.Reason, ReasonUnschedulable), cmp.Or(c.Message, "no machine takes the pod yet"))
 			return
 		}
 	}
@@ -320,7 +321,7 @@ func (f *facts) addContainers() {
 	case kafka != nil && kafka.State.Running != nil:
 		f.addRunning(kafka.Ready)
 	case kafka != nil && kafka.State.Terminated != nil:
-		f.say(api.NodeFailed, firstNonEmpty(f.status.LastExit.Reason, ReasonExited), layout.DescribeExit(f.status.LastExit))
+		f.say(api.NodeFailed, cmp.Or(f.status.LastExit.Reason, ReasonExited), layout.DescribeExit(f.status.LastExit))
 	case f.seen.SecretMissing:
 		f.say(api.NodePending, ReasonSecretMissing, fmt.Sprintf("Secret %s with its certificate does not exist yet", SecretName(f.node.Spec.ClusterName, f.node.Spec.NodeID)))
 	default:
@@ -337,11 +338,11 @@ func making(reason string) bool {
 // the configuration, or the crash before.
 func (f *facts) addWaiting(c *corev1.ContainerStatus, waiting *corev1.ContainerStateWaiting) {
 	if waiting.Reason != "CrashLoopBackOff" || lastEnd(c) == nil {
-		f.say(api.NodeFailed, waiting.Reason, firstNonEmpty(waiting.Message, "container "+c.Name+" cannot start"))
+		f.say(api.NodeFailed, waiting.Reason, cmp.Or(waiting.Message, "container "+c.Name+" cannot start"))
 		return
 	}
 	exit := exitOf(f.seen.Pod, lastEnd(c))
-	f.say(api.NodeFailed, firstNonEmpty(exit.Reason, waiting.Reason),
+	f.say(api.NodeFailed, cmp.Or(exit.Reason, waiting.Reason),
 		fmt.Sprintf("%s (container %s has ended %d times and is started again)", layout.DescribeExit(exit), c.Name, c.RestartCount+1))
 }
 
@@ -353,13 +354,13 @@ func (f *facts) addRunning(kubeletReady bool) {
 		f.say(api.NodeStarting, ReasonPodNotReady, "Kafka serves, but the pod is not ready yet: its replicas are on their way back into the ISR, or its probe comes within seconds")
 	case r != nil:
 		f.status.State, f.status.Ready = r.State, r.Ready
-		f.status.Reason, f.status.Message = r.Reason, firstNonEmpty(r.Message, f.restartLine())
+		f.status.Reason, f.status.Message = r.Reason, cmp.Or(r.Message, f.restartLine())
 	case kubeletReady:
 		// Ready by the kubelet's word alone: in doubt nothing is done to it.
 		f.say(api.NodeUnknown, ReasonNoAnswer, fmt.Sprintf("its pod is ready, but the operator cannot read its report (%s): look whether a NetworkPolicy keeps the operator from port %d of the pod",
-			firstNonEmpty(f.seen.ReportErr, "none came yet"), layout.ReportPort))
+			cmp.Or(f.seen.ReportErr, "none came yet"), layout.ReportPort))
 	default:
-		f.say(api.NodeStarting, ReasonStarting, firstNonEmpty(f.seen.ReportErr, f.restartLine(), "the supervisor has not reported yet"))
+		f.say(api.NodeStarting, ReasonStarting, cmp.Or(f.seen.ReportErr, f.restartLine(), "the supervisor has not reported yet"))
 	}
 }
 

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -109,7 +110,7 @@ func lostMachine(node *api.KafkaNode, seen *Seen) string {
 		}
 		reachable := func(m *corev1.Node) bool { return !outOfService(m) && matches(pv.Spec.NodeAffinity.Required, m) }
 		if !slices.ContainsFunc(seen.Machines, reachable) {
-			return firstNonEmpty(claim.Annotations[selectedNodeAnnotation], pinned(pv))
+			return cmp.Or(claim.Annotations[selectedNodeAnnotation], pinned(pv))
 		}
 	}
 	return ""

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -79,7 +80,7 @@ func Given(listener string, service corev1.Service) api.ExposureStatus {
 	}
 	for _, i := range service.Status.LoadBalancer.Ingress {
 		if out.Address == "" {
-			out.Address = firstNonEmpty(i.Hostname, i.IP)
+			out.Address = cmp.Or(i.Hostname, i.IP)
 		}
 	}
 	return out

@@ -178,13 +178,3 @@ func budget(in SharedInput) *policyv1.PodDisruptionBudget {
 	}
 	return b
 }
-
-// firstNonEmpty of some texts.
-func firstNonEmpty(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
-}
