@@ -32,9 +32,6 @@ const (
 const (
 	// operatorName is the name of everything of the operator that no other one needs.
 	operatorName = "castellan-operator"
-	// clustersRole is the Role in each namespace that is served; the operator's own
-	// namespace may be one of these and has a Role besides.
-	clustersRole = "castellan-operator-clusters"
 	// serviceName is the Service of admission.
 	serviceName = "castellan-webhook"
 )
@@ -169,19 +166,26 @@ func (o Options) rights() []runtime.Object {
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: wide.Name},
 		},
 	}
-	role := func(at metav1.ObjectMeta, rules []rbacv1.PolicyRule) {
-		objects = append(objects,
-			&rbacv1.Role{TypeMeta: rbac("Role"), ObjectMeta: at, Rules: rules},
-			&rbacv1.RoleBinding{
-				TypeMeta: rbac("RoleBinding"), ObjectMeta: at, Subjects: subjects,
-				RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: at.Name},
-			})
+	own := o.meta(operatorName)
+	objects = append(objects,
+		&rbacv1.Role{TypeMeta: rbac("Role"), ObjectMeta: own, Rules: access.Own}, binding(own, "Role", own.Name, subjects))
+	if len(o.WatchNamespaces) == 0 {
+		return objects
 	}
-	role(o.meta(operatorName), access.Own)
+	clusters := metav1.ObjectMeta{Name: wide.Name + ":clusters", Labels: selector()}
+	objects = append(objects, &rbacv1.ClusterRole{TypeMeta: rbac("ClusterRole"), ObjectMeta: clusters, Rules: access.Namespaced})
 	for _, n := range o.WatchNamespaces {
-		role(metav1.ObjectMeta{Namespace: n, Name: clustersRole, Labels: selector()}, access.Namespaced)
+		// The operator's own namespace may be one of these and has a RoleBinding besides.
+		objects = append(objects, binding(metav1.ObjectMeta{Namespace: n, Name: operator.ClustersBinding, Labels: selector()}, "ClusterRole", clusters.Name, subjects))
 	}
 	return objects
+}
+
+func binding(at metav1.ObjectMeta, roleKind, role string, subjects []rbacv1.Subject) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		TypeMeta: rbac("RoleBinding"), ObjectMeta: at, Subjects: subjects,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: roleKind, Name: role},
+	}
 }
 
 func (o Options) service() *corev1.Service {

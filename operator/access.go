@@ -27,7 +27,10 @@ type Access struct {
 func KubernetesAccess(namespace string) Access {
 	events := []rbacv1.PolicyRule{rule("events.k8s.io", verbs("create", "patch"), "events"), rule("", verbs("create", "patch"), "events")}
 	return Access{
-		Namespaced: slices.Concat(ownKinds(), kubesub.Rules(), events),
+		Namespaced: slices.Concat(ownKinds(), kubesub.Rules(), events, []rbacv1.PolicyRule{
+			// For the one finalizer on it; nobody can give himself rights by that.
+			named(rule(rbacv1.GroupName, verbs("get", "patch"), "rolebindings"), ClustersBinding),
+		}),
 		Own: append([]rbacv1.PolicyRule{
 			rule("coordination.k8s.io", verbs("create"), "leases"),
 			named(rule("coordination.k8s.io", verbs("get", "update", "patch"), "leases"), LeaseName),

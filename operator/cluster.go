@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -47,6 +48,7 @@ type clusterReconciler struct {
 	clients *kafka.Clients
 	events  events.EventRecorder
 	rights  *RightsCheck
+	held    *bindings
 	on      substrates
 	log     *slog.Logger
 }
@@ -55,10 +57,15 @@ type clusterReconciler struct {
 func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	kc := &api.KafkaCluster{}
 	// The engine reads it again past the cache before it does anything.
-	if err := r.client.Get(ctx, req.NamespacedName, kc); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	if err := r.client.Get(ctx, req.NamespacedName, kc); apierrors.IsNotFound(err) {
+		return reconcile.Result{}, r.held.release(ctx, req.Namespace)
+	} else if err != nil {
+		return reconcile.Result{}, err
 	}
 	if kc.DeletionTimestamp == nil {
+		if err := r.held.hold(ctx, req.Namespace); err != nil {
+			return r.failed(ctx, kc, err)
+		}
 		if err := r.patchFinalizer(ctx, kc, controllerutil.AddFinalizer); err != nil {
 			return reconcile.Result{}, fmt.Errorf("add the finalizer to KafkaCluster %s: %w", req.NamespacedName, err)
 		}

@@ -35,6 +35,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 		known = catalogPort{client: live, hosts: nodes.on.hosts}.Packages
 	}
 	var rights *RightsCheck
+	var held *bindings
 	if c.serves(SubstrateKubernetes) {
 		nodes.reports = make(chan event.TypedGenericEvent[types.NamespacedName], 1024)
 		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, c.Dial, nodes.reported)
@@ -45,11 +46,13 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 		}
 		rights = newRightsCheck(cached, c)
 		errs = append(errs, mgr.Add(&rightsReporter{client: cached, live: live, rights: rights, namespaces: c.namespaces(), events: recorder, log: c.Log}))
+		held = newBindings(cached, live, c)
+		errs = append(errs, mgr.Add(held))
 	}
 	w := wire(cached, live, nodes.on, clients)
 	w.engine.Supervisor = c.SupervisorImage
 	errs = append(errs,
-		(&clusterReconciler{client: cached, engine: w.engine, clients: clients, events: recorder, rights: rights, on: nodes.on, log: c.Log}).setup(mgr),
+		(&clusterReconciler{client: cached, engine: w.engine, clients: clients, events: recorder, rights: rights, held: held, on: nodes.on, log: c.Log}).setup(mgr),
 		nodes.setup(mgr),
 	)
 	return errors.Join(append(errs, addProbes(mgr), addAdmission(ctx, mgr, c, rights, w.revisions, known))...)

@@ -127,6 +127,15 @@
   verbs:
   - create
   - patch
+- apiGroups:
+  - rbac.authorization.k8s.io
+  resourceNames:
+  - castellan-operator-clusters
+  resources:
+  - rolebindings
+  verbs:
+  - get
+  - patch
 {{- end }}
 {{- define "castellan.rules.cluster" -}}
 - apiGroups:
