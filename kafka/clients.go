@@ -216,7 +216,7 @@ func newEndpoints(kind string, addrs []string, dialing []kgo.Opt) (*endpoints, e
 	if err != nil {
 		return nil, fmt.Errorf("set up the client of %s listeners %v: %w", kind, addrs, err)
 	}
-	return &endpoints{kind: kind, addrs: addrs, client: client}, nil
+	return &endpoints{kind: kind, addrs: addrs, client: client, seeds: client.SeedBrokers()}, nil
 }
 
 // Cluster is a handle on one cluster. Every call is bounded by Options.Timeout.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ type endpoints struct {
 	kind   string
 	addrs  []string
 	client *kgo.Client
+	seeds  []*kgo.Broker // by index of addrs
 	// good is the index that answered last.
 	good atomic.Int64
 }
@@ -33,11 +35,14 @@ func (e *endpoints) at(id int32, host string, port int32) *kgo.Broker {
 	addr := hostPort(host, port)
 	for i, a := range e.addrs {
 		if a == addr {
-			return e.client.SeedBrokers()[i]
+			return e.seeds[i]
 		}
 	}
 	return e.client.Broker(int(id))
 }
+
+// address of one of the seeds.
+func (e *endpoints) address(b *kgo.Broker) string { return e.addrs[slices.Index(e.seeds, b)] }
 
 // hedge is how long one endpoint may keep silent before the next is asked as well: 33 of them within
 // 10 seconds, where a rack that swallows packets would otherwise cost dialTimeout each.
@@ -57,7 +62,6 @@ func choose[T any](ctx context.Context, e *endpoints, ask func(context.Context, 
 		return nil, none, errors.New("no address is known")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	seeds := e.client.SeedBrokers()
 	results := make(chan attempt[T])
 	running, next, first := 0, 0, int(e.good.Load())
 	defer func() {
@@ -67,13 +71,13 @@ func choose[T any](ctx context.Context, e *endpoints, ask func(context.Context, 
 		}
 	}()
 	launch := func() {
-		i := (first + next) % len(seeds)
+		i := (first + next) % len(e.seeds)
 		next++
 		running++
 		go func() {
 			one, stop := context.WithTimeout(ctx, answerTimeout)
 			defer stop()
-			answer, err := ask(one, seeds[i])
+			answer, err := ask(one, e.seeds[i])
 			results <- attempt[T]{i, answer, err}
 		}()
 	}
@@ -87,20 +91,20 @@ func choose[T any](ctx context.Context, e *endpoints, ask func(context.Context, 
 			running--
 			if r.err == nil {
 				e.good.Store(int64(r.endpoint))
-				return seeds[r.endpoint], r.answer, nil
+				return e.seeds[r.endpoint], r.answer, nil
 			}
 			failed = append(failed, fmt.Errorf("%s %s: %w", e.kind, e.addrs[r.endpoint], r.err))
-			if next < len(seeds) {
+			if next < len(e.seeds) {
 				launch()
 			} else if running == 0 {
 				return nil, none, joinFew(failed)
 			}
 		case <-tick.C:
-			if next < len(seeds) {
+			if next < len(e.seeds) {
 				launch()
 			}
 		case <-ctx.Done():
-			return nil, none, joinFew(append(failed, fmt.Errorf("after %d of %d %ss: %w", next, len(seeds), e.kind, ctx.Err())))
+			return nil, none, joinFew(append(failed, fmt.Errorf("after %d of %d %ss: %w", next, len(e.seeds), e.kind, ctx.Err())))
 		}
 	}
 }

@@ -47,9 +47,12 @@ func (c *Cluster) Observe(ctx context.Context, perBroker []int32) (plan.Kafka, e
 func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
 	choosing, cancel := c.timeForControllers(ctx)
 	defer cancel()
-	b, cluster, err := choose(choosing, c.brokers, c.itsBrokers)
+	current, err := c.chooseCurrent(choosing, ctx)
 	if err == nil {
-		return c.observeBrokers(ctx, b, cluster, perBroker)
+		return c.observeBrokers(ctx, current, perBroker)
+	}
+	if errors.Is(err, errNoQuorum) {
+		return plan.Kafka{}, err
 	}
 	if c.controllers == nil {
 		return plan.Kafka{}, fmt.Errorf("no broker answers: %w", err)
@@ -58,7 +61,7 @@ func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, erro
 	if byController != nil {
 		return plan.Kafka{}, fmt.Errorf("neither a broker nor the active controller answers: %w; %w", err, byController)
 	}
-	k.Why = fmt.Sprintf("no broker answers: %v", err)
+	k.Why = fmt.Sprintf("no broker answers that is up to date: %v", err)
 	return k, nil
 }
 
@@ -72,46 +75,109 @@ func (c *conn) timeForControllers(ctx context.Context) (context.Context, context
 	return context.WithDeadline(ctx, deadline.Add(-min(answerTimeout+dialTimeout, left/2)))
 }
 
-func (c *conn) observeBrokers(ctx context.Context, b *kgo.Broker, cluster *kmsg.DescribeClusterResponse, perBroker []int32) (plan.Kafka, error) {
+// current is a broker that is up to date, with its first answers.
+type current struct {
+	*kgo.Broker
+	cluster *kmsg.DescribeClusterResponse
+	quorum  plan.Quorum
+}
+
+// errNoQuorum says that brokers answer but nobody tells the quorum.
+var errNoQuorum = errors.New("no active controller is found")
+
+// mostOutdated is how many brokers that are cut off from the controllers are looked at.
+const mostOutdated = 5
+
+// chooseCurrent finds a broker whose metadata are up to date, as the active controller sees it.
+// One that is cut off answers as well, and would show replicas in sync that have long left.
+func (c *conn) chooseCurrent(choosing, ctx context.Context) (current, error) {
+	outdated := map[*kgo.Broker]error{}
+	ask := func(ctx context.Context, b *kgo.Broker) (*kmsg.DescribeClusterResponse, error) {
+		if why := outdated[b]; why != nil {
+			return nil, why
+		}
+		return c.itsBrokers(ctx, b)
+	}
+	for {
+		b, cluster, err := choose(choosing, c.brokers, ask)
+		if err != nil {
+			return current{}, err
+		}
+		found := current{Broker: b, cluster: cluster}
+		var itself bool
+		if found.quorum, itself, err = c.quorumThrough(ctx, b); err != nil {
+			return current{}, err
+		}
+		outdated[b] = found.outdated(c.brokers.address(b), itself)
+		if outdated[b] == nil {
+			return found, nil
+		}
+		if len(outdated) >= mostOutdated {
+			return current{}, joinFew(slices.Collect(maps.Values(outdated)))
+		}
+	}
+}
+
+// outdated is why the broker at an address is not believed. One that does not list itself
+// (3.9 lists no fenced ones) is if it reached the active controller itself.
+func (c current) outdated(address string, itself bool) error {
+	i := slices.IndexFunc(c.cluster.Brokers, func(b kmsg.DescribeClusterResponseBroker) bool { return hostPort(b.Host, b.Port) == address })
+	if i < 0 && itself {
+		return nil
+	}
+	if i < 0 {
+		return errors.New("the broker does not reach the active controller")
+	}
+	id := c.cluster.Brokers[i].NodeID
+	for _, r := range slices.Concat(c.quorum.Voters, c.quorum.Observers) {
+		if r.ID == id && r.LastCaughtUp >= 0 && r.LastCaughtUp <= caughtUpWithin {
+			return nil
+		}
+	}
+	return fmt.Errorf("broker %d has not caught up with the metadata of active controller %d for %s", id, c.quorum.Leader, caughtUpWithin)
+}
+
+func (c *conn) observeBrokers(ctx context.Context, b current, perBroker []int32) (plan.Kafka, error) {
 	k := plan.Kafka{
 		Known:           true,
 		PartitionsKnown: true,
-		ClusterID:       cluster.ClusterID,
-		Brokers:         brokersOf(cluster),
+		ClusterID:       b.cluster.ClusterID,
+		Brokers:         brokersOf(b.cluster),
+		ControllerID:    b.quorum.Leader,
+		Quorum:          b.quorum,
 	}
 	var err error
-	if k.Quorum, err = c.quorumThrough(ctx, b); err != nil {
-		return plan.Kafka{}, err
-	}
-	k.ControllerID = k.Quorum.Leader
-	if k.Features, err = readFeatures(ctx, b); err != nil {
+	if k.Features, err = readFeatures(ctx, b.Broker); err != nil {
 		return plan.Kafka{}, err
 	}
 	k.MetadataVersion = MetadataVersion(k.Features[metadataVersionFeature])
-	if k.Topics, err = readTopics(ctx, b, k.ClusterID); err != nil {
+	if k.Topics, err = readTopics(ctx, b.Broker, k.ClusterID); err != nil {
 		return plan.Kafka{}, err
 	}
-	if k.ClusterConfig, err = readDynamic(ctx, b, clusterWide); err != nil {
+	if k.ClusterConfig, err = readDynamic(ctx, b.Broker, clusterWide); err != nil {
 		return plan.Kafka{}, err
 	}
-	k.BrokerConfig = c.readEach(ctx, cluster, perBroker)
+	k.BrokerConfig = c.readEach(ctx, b.cluster, perBroker)
 	return k, nil
 }
 
 // quorumThrough asks a broker, and the controllers themselves where it cannot tell: right after a change of leader a
-// broker may forward to the old one (measured on 3.9.2).
-func (c *conn) quorumThrough(ctx context.Context, b *kgo.Broker) (plan.Quorum, error) {
+// broker may forward to the old one (measured on 3.9.2). itself says that the broker could.
+func (c *conn) quorumThrough(ctx context.Context, b *kgo.Broker) (quorum plan.Quorum, itself bool, err error) {
 	one, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	q, err := readQuorum(one, b)
-	if err == nil || c.controllers == nil {
-		return q, err
+	if err == nil {
+		return q, true, nil
+	}
+	if c.controllers == nil {
+		return plan.Quorum{}, false, fmt.Errorf("%w: %w", errNoQuorum, err)
 	}
 	_, q, byController := choose(ctx, c.controllers, c.activeOfCluster)
 	if byController != nil {
-		return plan.Quorum{}, fmt.Errorf("no active controller is found: a broker says %w; %w", err, byController)
+		return plan.Quorum{}, false, fmt.Errorf("%w: a broker says %w; %w", errNoQuorum, err, byController)
 	}
-	return q, nil
+	return q, false, nil
 }
 
 // observeControllers reads what the active controller knows (KIP-919): no brokers, no partitions.

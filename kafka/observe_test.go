@@ -309,3 +309,21 @@ func TestObserveOldBroker(t *testing.T) {
 		t.Errorf("Known %v (%s), brokers %+v", k.Known, k.Why, k.Brokers)
 	}
 }
+
+// A broker that is cut off from the controllers answers with what it last knew.
+func TestObserveBelievesNoBrokerThatIsBehind(t *testing.T) {
+	fake := kafkatest.NewFake(t, kafkatest.Config{Topics: []string{"a"}, Brokers: 3, Controllers: 1, FirstController: 100})
+	q := fake.Quorum()
+	q.Observers[0].LastCaughtUp = time.Minute
+	q.Observers = q.Observers[:2] // 2 has not fetched for so long that the quorum forgot it
+	fake.SetQuorum(q)
+	if k := observe(t, fake.Target()); !k.Known || !k.PartitionsKnown || len(k.Topics) != 1 {
+		t.Errorf("one broker is up to date, and all is %v, partitions %v: %s", k.Known, k.PartitionsKnown, k.Why)
+	}
+	q.Observers[1].LastCaughtUp = -1
+	fake.SetQuorum(q)
+	k := observe(t, fake.Target())
+	if !k.Known || k.PartitionsKnown || len(k.Topics) > 0 || !strings.Contains(k.Why, "broker 1 has not caught up") {
+		t.Errorf("Known %v, PartitionsKnown %v, topics %d, Why %q", k.Known, k.PartitionsKnown, len(k.Topics), k.Why)
+	}
+}

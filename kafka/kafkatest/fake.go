@@ -106,6 +106,11 @@ func NewFake(tb testing.TB, config Config) *Fake {
 	for i := range int32(voters) { //nolint:gosec // a handful
 		f.quorum.Voters = append(f.quorum.Voters, plan.Replica{ID: first + i, DirectoryID: DirectoryID(first + i), LogEnd: 100})
 	}
+	if config.Controllers > 0 {
+		for i := range int32(config.Brokers) { //nolint:gosec // a handful
+			f.quorum.Observers = append(f.quorum.Observers, plan.Replica{ID: i, DirectoryID: DirectoryID(i), LogEnd: 100})
+		}
+	}
 	f.control(f.Brokers, false, config.TLS != nil)
 	if f.Controllers != nil {
 		f.control(f.Controllers, true, config.ControllerTLS != nil)
