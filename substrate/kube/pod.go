@@ -33,6 +33,7 @@ func (a *act) tendPod(ctx context.Context, want corekube.NodeObjects) error {
 		return nil
 	}
 	why := corekube.MustRestart(want, pod)
+	a.busy = a.busy || why != ""
 	switch {
 	case why == "" && pod.DeletionTimestamp == nil && pod.Spec.NodeName != "":
 		return a.annotate(ctx, pod, want)
@@ -45,8 +46,8 @@ func (a *act) tendPod(ctx context.Context, want corekube.NodeObjects) error {
 	}
 }
 
-func (r *Realizer) pod(ctx context.Context, from client.Reader, node *api.KafkaNode) (*corev1.Pod, error) {
-	return read[corev1.Pod](ctx, from, node.Namespace, corekube.PodName(node.Spec.ClusterName, node.Spec.NodeID))
+func (r *Realizer) pod(ctx context.Context, from client.Reader, node *api.KafkaNode, how ...client.GetOption) (*corev1.Pod, error) {
+	return read[corev1.Pod](ctx, from, node.Namespace, corekube.PodName(node.Spec.ClusterName, node.Spec.NodeID), how...)
 }
 
 // restart ends the pod, with its grace, once its StatefulSet will make the new one; all of
@@ -83,7 +84,7 @@ func (a *act) force(ctx context.Context, want corekube.NodeObjects, pod *corev1.
 	if !moved {
 		return nil
 	}
-	machines, known, err := a.r.machines(ctx)
+	machines, known, err := a.r.machineOf(ctx, pod)
 	if err != nil {
 		return err
 	}
@@ -114,6 +115,7 @@ func (a *act) annotate(ctx context.Context, pod *corev1.Pod, want corekube.NodeO
 	if err != nil || hasAll(pod.Annotations, annotations) {
 		return err
 	}
+	a.busy = true
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": annotations}})
 	if err != nil {
 		return fmt.Errorf("encode the annotations of pod %s: %w", pod.Name, err)
@@ -133,7 +135,7 @@ func (r *Realizer) annotations(ctx context.Context, node *api.KafkaNode, pod *co
 	if err != nil {
 		return nil, err
 	}
-	machines, _, err := r.machines(ctx)
+	machines, _, err := r.machineOf(ctx, pod)
 	if err != nil {
 		return nil, err
 	}

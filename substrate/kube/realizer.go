@@ -30,6 +30,7 @@ type Realizer struct {
 	sight   Sight
 	// warnings are the reasons that only events tell.
 	warnings *warnings
+	settled  *settled
 
 	mu sync.Mutex
 	// extras are the generations of StatefulSets whose template has more than was applied,
@@ -40,7 +41,7 @@ type Realizer struct {
 // New makes a realizer that sees no machines; live reads must not come from a cache. With
 // nil reports it only repeats what a node's status says, for previews.
 func New(c client.Client, live client.Reader, reports *Reports) *Realizer {
-	return &Realizer{client: c, live: live, reports: reports, extras: map[types.UID]int64{}, warnings: newWarnings(live)}
+	return &Realizer{client: c, live: live, reports: reports, settled: newSettled(), extras: map[types.UID]int64{}, warnings: newWarnings(live)}
 }
 
 // SetSight says what may be read beside the objects of the cluster's own namespace; it is
@@ -53,15 +54,41 @@ func (r *Realizer) Sees() Sight { return r.sight }
 // Apply makes the node so, as far as it is not, and restarts it where its spec permits that.
 // An error about one volume or Service does not keep the rest from being done.
 func (r *Realizer) Apply(ctx context.Context, node api.KafkaNode) error {
-	want, err := corekube.Objects(node)
-	if err != nil {
-		return fmt.Errorf("realize: %w", err)
-	}
-	a := &act{r: r, node: &node}
-	if err := a.apply(ctx, want); err != nil {
+	if err := r.apply(ctx, &node); err != nil {
 		return fmt.Errorf("realize node %s/%s: %w", node.Namespace, node.Name, err)
 	}
 	return nil
+}
+
+func (r *Realizer) apply(ctx context.Context, node *api.KafkaNode) error {
+	key := client.ObjectKeyFromObject(node)
+	f, err := r.find(ctx, r.client, node)
+	if err != nil {
+		return err
+	}
+	now := f.digest(node)
+	if r.settled.is(key, now, idle) {
+		r.follow(key, node, f.Pod) //nolint:contextcheck // reports are followed beyond this pass
+		return nil
+	}
+	want, err := corekube.Objects(*node)
+	if err != nil {
+		return err
+	}
+	a := &act{r: r, node: node}
+	if err := a.apply(ctx, want); err != nil || a.busy {
+		return err
+	}
+	return r.note(ctx, node, now, idle)
+}
+
+// note remembers a verdict about a node, unless what it rests on changed meanwhile.
+func (r *Realizer) note(ctx context.Context, node *api.KafkaNode, was digest, v verdict) error {
+	f, err := r.find(ctx, r.client, node)
+	if err == nil && f.digest(node) == was {
+		r.settled.note(client.ObjectKeyFromObject(node), was, v)
+	}
+	return err
 }
 
 // act is one Apply.
@@ -70,12 +97,15 @@ type act struct {
 	// node is what was read from the cache; nil for what a cluster shares.
 	node           *api.KafkaNode
 	checked, stale bool
+	// busy says that something was to be done or is waited for.
+	busy bool
 }
 
 // fresh is asked before each write: a cache that lags, as after a change of leaders, must
 // not take back what another operator did, least of all by a restart. When it says no, the
 // newer spec comes by the watch and is looked at then.
 func (a *act) fresh(ctx context.Context) (bool, error) {
+	a.busy = true
 	if a.checked || a.node == nil {
 		return !a.stale, nil
 	}
@@ -112,9 +142,9 @@ func (a *act) apply(ctx context.Context, want corekube.NodeObjects) error {
 func read[T any, P interface { //nolint:ireturn // P is a pointer to T
 	*T
 	client.Object
-}](ctx context.Context, from client.Reader, namespace, name string) (P, error) {
+}](ctx context.Context, from client.Reader, namespace, name string, how ...client.GetOption) (P, error) {
 	var o P = new(T)
-	err := from.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o)
+	err := from.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o, how...)
 	if apierrors.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // nil is the answer
 	}

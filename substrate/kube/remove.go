@@ -29,6 +29,7 @@ func (r *Realizer) Remove(ctx context.Context, node api.KafkaNode, data api.Dele
 }
 
 func (r *Realizer) remove(ctx context.Context, node *api.KafkaNode, data api.DeletionPolicy) (gone bool, err error) {
+	r.settled.forget(client.ObjectKeyFromObject(node))
 	set, err := read[appsv1.StatefulSet](ctx, r.live, node.Namespace, corekube.NodeName(node.Spec.ClusterName, node.Spec.NodeID))
 	if err != nil {
 		return false, err

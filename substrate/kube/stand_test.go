@@ -29,8 +29,8 @@ type yard struct {
 	r       *kube.Realizer
 	reports *kube.Reports
 	// writes and lives count the realizer's requests: what is read from a cache costs none.
-	writes, lives atomic.Int64
-	deletes       []client.DeleteOptions
+	writes, lives, cached atomic.Int64
+	deletes               []client.DeleteOptions
 }
 
 func newYard(t *testing.T) *yard {
@@ -51,6 +51,10 @@ func newYard(t *testing.T) *yard {
 		}).Build()
 	y := &yard{t: t, c: store}
 	cached := interceptor.NewClient(store, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			y.cached.Add(1)
+			return c.Get(ctx, key, o, opts...)
+		},
 		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
 			y.writes.Add(1)
 			return c.Apply(ctx, o, opts...)

@@ -25,24 +25,48 @@ func (r *Realizer) Status(ctx context.Context, node api.KafkaNode, fresh bool) (
 	if r.reports == nil {
 		return node.Status, nil
 	}
+	status, err := r.status(ctx, &node, fresh)
+	if err != nil {
+		return api.KafkaNodeStatus{}, fmt.Errorf("observe node %s/%s: %w", node.Namespace, node.Name, err)
+	}
+	return status, nil
+}
+
+func (r *Realizer) status(ctx context.Context, node *api.KafkaNode, fresh bool) (api.KafkaNodeStatus, error) {
 	from := client.Reader(r.client)
 	if fresh {
 		from = r.live
 	}
-	seen, err := r.see(ctx, from, &node)
+	f, err := r.find(ctx, from, node)
 	if err != nil {
-		return api.KafkaNodeStatus{}, fmt.Errorf("observe node %s/%s: %w", node.Namespace, node.Name, err)
+		return api.KafkaNodeStatus{}, err
 	}
-	status := corekube.Facts(node, seen)
+	if f.Pod != nil {
+		f.Report, f.ReportErr = r.reports.Get(client.ObjectKeyFromObject(node), f.Pod.UID)
+	}
+	if err := r.lookCloser(ctx, node, &f.Seen); err != nil {
+		return api.KafkaNodeStatus{}, err
+	}
+	status := corekube.Facts(*node, f.Seen)
 	status.ObservedGeneration = node.Status.ObservedGeneration
-	done, err := r.done(ctx, &node, seen)
-	if err != nil {
-		return api.KafkaNodeStatus{}, fmt.Errorf("observe node %s/%s: %w", node.Namespace, node.Name, err)
-	}
-	if done {
+	all, err := r.handedOver(ctx, node, f, fresh)
+	if all {
 		status.ObservedGeneration = node.Generation
 	}
-	return status, nil
+	return status, err
+}
+
+// handedOver is done, which is remembered of what the cache alone shows.
+func (r *Realizer) handedOver(ctx context.Context, node *api.KafkaNode, f found, fresh bool) (bool, error) {
+	now := f.digest(node)
+	if !fresh && r.settled.is(client.ObjectKeyFromObject(node), now, done) {
+		return true, nil
+	}
+	all, err := r.done(ctx, node, f.Seen)
+	if !all || err != nil || fresh {
+		return all, err
+	}
+	return true, r.note(ctx, node, now, done)
 }
 
 // done says whether all that this generation of the node asks for was handed over.
@@ -74,36 +98,44 @@ func (r *Realizer) done(ctx context.Context, node *api.KafkaNode, seen corekube.
 	return hasAll(seen.Pod.Annotations, annotations), err
 }
 
-func (r *Realizer) see(ctx context.Context, from client.Reader, node *api.KafkaNode) (corekube.Seen, error) {
-	cluster, id := node.Spec.ClusterName, node.Spec.NodeID
-	seen := corekube.Seen{Claims: map[string]*corev1.PersistentVolumeClaim{}}
+// found is what there is of a node. It belongs to the cache: nothing of it may be changed.
+type found struct {
+	corekube.Seen
+	secret *corev1.Secret
+	maps   []corev1.ConfigMap
+}
+
+// find reads the pod and its StatefulSet from a reader, the rest from the cache.
+func (r *Realizer) find(ctx context.Context, from client.Reader, node *api.KafkaNode) (found, error) {
+	cluster, id, asIs := node.Spec.ClusterName, node.Spec.NodeID, client.UnsafeDisableDeepCopy
+	f := found{Seen: corekube.Seen{Claims: map[string]*corev1.PersistentVolumeClaim{}}}
 	var err error
-	if seen.StatefulSet, err = read[appsv1.StatefulSet](ctx, from, node.Namespace, corekube.NodeName(cluster, id)); err != nil {
-		return seen, err
+	if f.StatefulSet, err = read[appsv1.StatefulSet](ctx, from, node.Namespace, corekube.NodeName(cluster, id), asIs); err != nil {
+		return f, err
 	}
-	if seen.Pod, err = r.pod(ctx, from, node); err != nil {
-		return seen, err
+	if f.Pod, err = r.pod(ctx, from, node, asIs); err != nil {
+		return f, err
 	}
 	for _, v := range node.Spec.Volumes {
-		if seen.Claims[v.Claim], err = read[corev1.PersistentVolumeClaim](ctx, r.client, node.Namespace, v.Claim); err != nil {
-			return seen, err
+		if f.Claims[v.Claim], err = read[corev1.PersistentVolumeClaim](ctx, r.client, node.Namespace, v.Claim, asIs); err != nil {
+			return f, err
 		}
 	}
-	if seen.Services, err = r.services(ctx, r.client, node.Namespace, corekube.NodeSelector(cluster, id)); err != nil {
-		return seen, err
+	mine := corekube.NodeSelector(cluster, id)
+	if f.Services, err = r.services(ctx, r.client, node.Namespace, mine, asIs); err != nil {
+		return f, err
 	}
-	secret, err := read[corev1.Secret](ctx, r.client, node.Namespace, corekube.SecretName(cluster, id))
-	if err != nil {
-		return seen, err
+	var maps corev1.ConfigMapList
+	if err := r.client.List(ctx, &maps, client.InNamespace(node.Namespace), client.MatchingLabels(mine), asIs); err != nil {
+		return f, fmt.Errorf("read the ConfigMaps: %w", err)
 	}
-	seen.SecretMissing = secret == nil
-	if seen.Machines, seen.MachinesKnown, err = r.machines(ctx); err != nil {
-		return seen, err
+	f.maps = maps.Items
+	if f.secret, err = read[corev1.Secret](ctx, r.client, node.Namespace, corekube.SecretName(cluster, id), asIs); err != nil {
+		return f, err
 	}
-	if seen.Pod != nil {
-		seen.Report, seen.ReportErr = r.reports.Get(client.ObjectKeyFromObject(node), seen.Pod.UID)
-	}
-	return seen, r.lookCloser(ctx, node, &seen)
+	f.SecretMissing = f.secret == nil
+	f.Machines, f.MachinesKnown, err = r.machineOf(ctx, f.Pod)
+	return f, err
 }
 
 // lookCloser asks the API server what only matters while a pod does not run.
@@ -114,6 +146,9 @@ func (r *Realizer) lookCloser(ctx context.Context, node *api.KafkaNode, seen *co
 	pod := seen.Pod
 	if r.sight.Volumes && seen.MachinesKnown && (pod == nil || pod.Spec.NodeName == "" || corekube.Dead(pod, seen.Machines)) {
 		var err error
+		if seen.Machines, seen.MachinesKnown, err = r.machines(ctx); err != nil {
+			return err
+		}
 		if seen.Volumes, err = r.volumes(ctx, seen.Claims); err != nil {
 			return err
 		}
@@ -148,12 +183,25 @@ func (r *Realizer) volumes(ctx context.Context, claims map[string]*corev1.Persis
 	return out, nil
 }
 
-func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string) ([]corev1.Service, error) {
+func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string, how ...client.ListOption) ([]corev1.Service, error) {
 	var list corev1.ServiceList
-	if err := from.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels(labels)); err != nil {
+	if err := from.List(ctx, &list, append(how, client.InNamespace(namespace), client.MatchingLabels(labels))...); err != nil {
 		return nil, fmt.Errorf("read the Services: %w", err)
 	}
 	return list.Items, nil
+}
+
+// machineOf is the machine of a pod, as far as it exists; there may be thousands of others.
+// Known is false without the right to read them.
+func (r *Realizer) machineOf(ctx context.Context, pod *corev1.Pod) (one []*corev1.Node, known bool, err error) {
+	if !r.sight.Machines || pod == nil || pod.Spec.NodeName == "" {
+		return nil, r.sight.Machines, nil
+	}
+	machine, err := read[corev1.Node](ctx, r.client, "", pod.Spec.NodeName, client.UnsafeDisableDeepCopy)
+	if machine != nil {
+		one = append(one, machine)
+	}
+	return one, err == nil, err
 }
 
 // machines are all of Kubernetes' nodes; known is false without the right to read them.
