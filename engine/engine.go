@@ -113,6 +113,7 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 		return Result{}, false, err
 	}
 	in.Resolved, in.Want, in.Have = true, model, world
+	until := e.factsHold()
 	in.Plan = plan.Compute(model, world, e.Now())
 	if how == Cached {
 		rest := len(in.Plan.Steps) == 0 && !e.prunable(&f) && e.Shared.Same(ctx, kc, model, f.nodes, in.Plan.Spare)
@@ -132,7 +133,7 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	if err != nil {
 		err = fmt.Errorf("write Services and PodDisruptionBudget: %w", err)
 	}
-	steps, err := e.do(ctx, kc, rev, world, in.Plan.Steps, err)
+	steps, err := e.do(ctx, kc, rev, world, until, in.Plan.Steps, err)
 	if err == nil {
 		err = e.prune(ctx, &f)
 	}
@@ -403,10 +404,16 @@ func acceptedLosses(kc *api.KafkaCluster) []int32 {
 // of nodes that are down already: they rest on nothing, and may be the very fix that the failed
 // step needs. The spec of such a step holds what earlier steps on the same node decided, so
 // these must be done, or be of a kind that is done live anyway.
-func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, steps []plan.Step, failed error) ([]plan.Step, error) {
+//
+// Once until has passed nothing more is done, and the next pass decides anew: an operator that
+// was frozen in between may not lead any more, and what it saw is no fact now.
+func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, until time.Time, steps []plan.Step, failed error) ([]plan.Step, error) {
 	var done []plan.Step
 	left := map[int32]bool{} // nodes with a step that was not done
 	for _, step := range steps {
+		if e.Now().Round(0).After(until) {
+			break
+		}
 		if failed != nil && (!mendsDownNode(step) || left[step.Node]) {
 			left[step.Node] = left[step.Node] || step.Kind != plan.UpdateLive
 			continue
@@ -420,6 +427,13 @@ func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterR
 	}
 	return done, failed
 }
+
+// factsAge is how old facts may be when a step that rests on them begins.
+const factsAge = 10 * time.Second
+
+// factsHold is until when facts that were read just now are acted on, by the wall clock: the
+// monotonic one stands still while a machine sleeps.
+func (e *Engine) factsHold() time.Time { return e.Now().Round(0).Add(factsAge) }
 
 // mendsDownNode says whether a step gives a new process to a node that was down.
 func mendsDownNode(s plan.Step) bool {

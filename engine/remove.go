@@ -30,8 +30,9 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 		in.Have.ClusterID, in.Have.Revision = rev.Spec.ClusterID, rev.Name
 	}
 	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, in.Want)
+	until := e.factsHold()
 	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
-	done, err := e.do(ctx, kc, last(f.revisions), in.Have, in.Plan.Steps, nil)
+	done, err := e.do(ctx, kc, last(f.revisions), in.Have, until, in.Plan.Steps, nil)
 	if err == nil && in.Plan.Done() {
 		for _, n := range f.nodes {
 			if err = e.Nodes.Delete(ctx, kc, n.Spec.NodeID, removeData); err != nil {
@@ -75,8 +76,9 @@ func (e *Engine) unresolved(ctx context.Context, kc *api.KafkaCluster, f *facts,
 		return Result{Status: health.Status(in)}, nil
 	}
 	have := plan.World{Nodes: f.nodes, Hosts: f.hosts}
+	until := e.factsHold()
 	p := plan.Stop(stopModel(kc, f.nodes), have, e.Now())
-	done, err := e.do(ctx, kc, nil, have, p.Steps, nil)
+	done, err := e.do(ctx, kc, nil, have, until, p.Steps, nil)
 	if err != nil {
 		return Result{}, fmt.Errorf("stop cluster %s, of which no spec can be accepted: %w", kc.Name, err)
 	}

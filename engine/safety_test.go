@@ -1,8 +1,10 @@
 package engine_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/plan"
@@ -75,5 +77,29 @@ func TestAcceptedLossIsWarnedOfWhileItStands(t *testing.T) {
 	kc.Annotations = nil
 	if c := condition(t, w.pass(t, kc).Status, api.ConditionAccepted); c.Reason != "Accepted" {
 		t.Errorf("Accepted is still %s", c.Reason)
+	}
+}
+
+// TestNothingIsDoneOnOldFacts: an operator that was frozen between what it saw and what it does decides anew.
+func TestNothingIsDoneOnOldFacts(t *testing.T) {
+	w, kc := newWorld(), newCluster()
+	w.settle(t, kc, 60)
+	kc.Spec.Config["replica.fetch.max.bytes"] = "5000"
+	kc.Generation++
+	w.writes = nil
+	w.fail = func(name string) (bool, bool) {
+		if strings.HasPrefix(name, "apply") {
+			w.sim.Now = w.sim.Now.Add(11 * time.Second)
+		}
+		return false, false
+	}
+	r, err := w.engine().Pass(t.Context(), kc)
+	if err != nil || len(r.Plan.Steps) == 0 || len(r.Done) > 0 || !slices.Equal(w.writes, []string{"create revision", "spare false"}) {
+		t.Errorf("planned %v, done %v, written %v, %v: nothing may be done any more", kinds(r.Plan.Steps), kinds(r.Done), w.writes, err)
+	}
+	w.fail = nil
+	w.settle(t, kc, 60)
+	if len(w.sim.Restarts) != 3 {
+		t.Errorf("restarts %v, want each node once", w.sim.Restarts)
 	}
 }
