@@ -1,16 +1,11 @@
 package operator
 
 import (
-	"context"
-	"fmt"
-
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -62,51 +57,4 @@ func leanNode(in any) (any, error) {
 		lean.Status.Conditions[i].LastHeartbeatTime = metav1.Time{}
 	}
 	return lean, nil
-}
-
-// newClient reads from the cache, but looks for a Secret or ConfigMap that is not there
-// also in the API server: what a user provides lacks the label that the cache goes by.
-func (c Config) newClient(config *rest.Config, options client.Options) (client.Client, error) { //nolint:ireturn // what the manager wants
-	cached, err := client.New(config, options)
-	if err != nil {
-		return nil, fmt.Errorf("reach the API server: %w", err)
-	}
-	if c.serves(SubstrateHost) {
-		return cached, nil
-	}
-	options.Cache = nil
-	live, err := client.New(config, options)
-	if err != nil {
-		return nil, fmt.Errorf("reach the API server: %w", err)
-	}
-	return providedClient{Client: cached, live: live}, nil
-}
-
-// providedClient finds also what carries no label of ours.
-type providedClient struct {
-	client.Client
-	live client.Reader
-}
-
-// ownOnly is a client for who reads only what carries our label: what is not in the cache
-// is not asked for past it.
-func ownOnly(c client.Client) client.Client { //nolint:ireturn // as it was given
-	if p, ok := c.(providedClient); ok {
-		return p.Client
-	}
-	return c
-}
-
-// Get implements client.Reader.
-func (p providedClient) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
-	err := p.Client.Get(ctx, key, o, opts...)
-	if !apierrors.IsNotFound(err) {
-		return err
-	}
-	switch o.(type) {
-	case *corev1.Secret, *corev1.ConfigMap:
-		return p.live.Get(ctx, key, o, opts...)
-	default:
-		return err
-	}
 }
