@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,14 +77,17 @@ func runCounted(at string) error {
 	count := &counter{seen: map[string]int{}}
 	config := &rest.Config{Host: os.Getenv(benchAPI), BearerToken: os.Getenv(benchToken), TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { count.next = next; return count })
-	go func() {
-		err := http.ListenAndServe(at, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			count.mu.Lock()
-			defer count.mu.Unlock()
-			_ = json.NewEncoder(w).Encode(count.seen)
-		}))
-		fmt.Fprintln(os.Stderr, err)
-	}()
+	served := http.NewServeMux()
+	served.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		count.mu.Lock()
+		defer count.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(count.seen)
+	})
+	served.HandleFunc("/cpu", pprof.Profile)
+	served.Handle("/heap", pprof.Handler("heap"))
+	served.Handle("/allocs", pprof.Handler("allocs"))
+	served.Handle("/goroutine", pprof.Handler("goroutine"))
+	go func() { fmt.Fprintln(os.Stderr, http.ListenAndServe(at, served)) }()
 	return operator.Run(context.Background(), operator.Config{
 		API: config, Substrates: []string{operator.SubstrateKubernetes}, SupervisorImage: "castellan:bench", LeaseNamespace: system,
 		WebhookAddress: "127.0.0.1:0", HealthAddress: "0", MetricsAddress: "0",
@@ -110,6 +115,22 @@ func counts(b *testing.B, at string) map[string]int {
 	var seen map[string]int
 	must(b, json.NewDecoder(response.Body).Decode(&seen))
 	return seen
+}
+
+// profile keeps profiles of the operator where benchProfiles says so.
+func profile(b *testing.B, at string) {
+	b.Helper()
+	dir := os.Getenv(benchProfiles)
+	if dir == "" {
+		return
+	}
+	for name, query := range map[string]string{"cpu": "seconds=60", "heap": "gc=1", "allocs": "", "goroutine": ""} {
+		response, err := http.Get("http://" + at + "/" + name + "?" + query)
+		must(b, err)
+		data, err := io.ReadAll(response.Body)
+		must(b, errors.Join(err, response.Body.Close()))
+		must(b, os.WriteFile(filepath.Join(dir, name+".pprof"), data, 0o600))
+	}
 }
 
 // startAPIServer starts a real kube-apiserver and its etcd, and no controller.

@@ -210,7 +210,7 @@ func (p *pods) round(b *testing.B) {
 	for i := range nodes.Items {
 		must(b, p.supervise(b.Context(), &nodes.Items[i]))
 	}
-	for i := range manyClusters {
+	for i := range manyClusters(b) {
 		p.serve(b, clusterName(i))
 	}
 	for _, s := range p.nodes {

@@ -2,6 +2,7 @@ package operator_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,13 +30,14 @@ import (
 // Bounds of the figures; they are printed, and facts are what fails: a cluster that does not
 // become ready, and a LIST at rest.
 const (
-	manyClusters, nodesEach = 100, 6
-	waitingFor              = time.Minute
-	restFor                 = 2 * time.Minute
-	changes                 = 10
-	memoryBound             = 256 // MiB
-	requestsBound           = 2.0 // per cluster and minute, besides Leases
-	firstWriteBound         = time.Second
+	clustersAll     = 100
+	nodesEach       = 6
+	waitingFor      = time.Minute
+	restFor         = 2 * time.Minute
+	changes         = 10
+	memoryBound     = 256 // MiB
+	requestsBound   = 2.0 // per cluster and minute, besides Leases
+	firstWriteBound = time.Second
 )
 
 // The test binary is an operator when benchOperator gives the address to count at; benchPods
@@ -45,7 +47,19 @@ const (
 	benchAPI      = "CASTELLAN_BENCH_API"
 	benchToken    = "CASTELLAN_BENCH_TOKEN"
 	benchPods     = "CASTELLAN_BENCH_PODS"
+	// benchClusters is a number of clusters for a look at less than all; benchProfiles a
+	// folder for profiles of the operator at rest.
+	benchClusters = "CASTELLAN_BENCH_CLUSTERS"
+	benchProfiles = "CASTELLAN_BENCH_PROFILES"
 )
+
+// manyClusters is how many clusters there are.
+func manyClusters(b *testing.B) int {
+	b.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(benchClusters), strconv.Itoa(clustersAll)))
+	must(b, err)
+	return n
+}
 
 // TestMain lets the benchmark's operator be a process of its own, whose memory is only its.
 func TestMain(m *testing.M) {
@@ -77,22 +91,23 @@ func many(b *testing.B) {
 		must(b, c.Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n}}))
 	}
 	pods := newPods(b, c)
-	for i := range manyClusters {
+	for i := range manyClusters(b) {
 		must(b, c.Create(b.Context(), podCluster(clusterName(i))))
 	}
 	began := time.Now()
 	child, at := startCounted(b, config, pods.address)
-	wait(b, 15*time.Minute, func() error { return complete(b.Context(), c) })
+	wait(b, 15*time.Minute, func() error { return complete(b.Context(), c, manyClusters(b)*nodesEach) })
 	say("every object was made %s after the operator's start, with %d requests", time.Since(began).Round(time.Second), sum(counts(b, at)))
 	measure(b, at, "while all nodes wait for pods that nobody makes", waitingFor)
 
 	wait(b, 15*time.Minute, func() error {
 		pods.round(b)
-		return allReady(b.Context(), c)
+		return allReady(b.Context(), c, manyClusters(b))
 	})
 	say("all are ready %s after the operator's start, after %d requests", time.Since(began).Round(time.Second), sum(counts(b, at)))
 	settle(b, at)
 	pods.heartbeat(b)
+	profile(b, at)
 	each, lists := measure(b, at, "at rest", restFor)
 	say("bound %.1f, and 0 LISTs", requestsBound)
 	b.ReportMetric(each, "requests/cluster/min")
@@ -113,7 +128,7 @@ func clusterName(i int) string { return fmt.Sprintf("c%03d", i) }
 
 // complete says whether the last that is made of each node exists: its claim and its
 // StatefulSet.
-func complete(ctx context.Context, c client.Client) error {
+func complete(ctx context.Context, c client.Client, nodes int) error {
 	for _, kind := range []string{"StatefulSetList", "PersistentVolumeClaimList"} {
 		list := metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: kind}}
 		if kind == "PersistentVolumeClaimList" {
@@ -122,14 +137,14 @@ func complete(ctx context.Context, c client.Client) error {
 		if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
 			return err
 		}
-		if n := len(list.Items); n < manyClusters*nodesEach {
+		if n := len(list.Items); n < nodes {
 			return fmt.Errorf("%d objects in the %s", n, kind)
 		}
 	}
 	return nil
 }
 
-func allReady(ctx context.Context, c client.Client) error {
+func allReady(ctx context.Context, c client.Client, clusters int) error {
 	var list api.KafkaClusterList
 	if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
 		return err
@@ -142,7 +157,7 @@ func allReady(ctx context.Context, c client.Client) error {
 			why = kc.Name + ": " + kc.Status.Doing
 		}
 	}
-	if ready < manyClusters {
+	if ready < clusters {
 		return fmt.Errorf("%d clusters are ready; %s", ready, why)
 	}
 	return nil
@@ -188,7 +203,7 @@ func measure(b *testing.B, at, when string, during time.Duration) (each float64,
 			lists += n
 		}
 	}
-	each = float64(total) / manyClusters / during.Minutes()
+	each = float64(total) / float64(manyClusters(b)) / during.Minutes()
 	say("%s: %.2f requests per cluster and minute, %d LISTs in %s; load %s", when, each, lists, during, load(b))
 	return each, lists
 }
@@ -234,7 +249,7 @@ func firstWrites(b *testing.B, config *rest.Config, c client.Client, pods *pods)
 		for range changes {
 			one, since := firstWrite(b, c, began, clusterName(next), api.Config{what.key: api.ConfigValue(what.value)})
 			took, accepted = append(took, one), append(accepted, since)
-			next += manyClusters / (2 * changes)
+			next += manyClusters(b) / (2 * changes)
 		}
 		slices.Sort(took)
 		slices.Sort(accepted)
