@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -121,15 +122,13 @@ func (r *Realizer) find(ctx context.Context, from client.Reader, node *api.Kafka
 			return f, err
 		}
 	}
-	mine := corekube.NodeSelector(cluster, id)
-	if f.Services, err = r.services(ctx, r.client, node.Namespace, mine, asIs); err != nil {
-		return f, err
-	}
+	mine := []client.ListOption{client.InNamespace(node.Namespace), client.MatchingFields{nodeIndex: corekube.NodeName(cluster, id)}, asIs}
+	var services corev1.ServiceList
 	var maps corev1.ConfigMapList
-	if err := r.client.List(ctx, &maps, client.InNamespace(node.Namespace), client.MatchingLabels(mine), asIs); err != nil {
-		return f, fmt.Errorf("read the ConfigMaps: %w", err)
+	if err := errors.Join(r.client.List(ctx, &services, mine...), r.client.List(ctx, &maps, mine...)); err != nil {
+		return f, fmt.Errorf("read the Services and ConfigMaps: %w", err)
 	}
-	f.maps = maps.Items
+	f.Services, f.maps = services.Items, maps.Items
 	if f.secret, err = read[corev1.Secret](ctx, r.client, node.Namespace, corekube.SecretName(cluster, id), asIs); err != nil {
 		return f, err
 	}
@@ -183,9 +182,9 @@ func (r *Realizer) volumes(ctx context.Context, claims map[string]*corev1.Persis
 	return out, nil
 }
 
-func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string, how ...client.ListOption) ([]corev1.Service, error) {
+func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string) ([]corev1.Service, error) {
 	var list corev1.ServiceList
-	if err := from.List(ctx, &list, append(how, client.InNamespace(namespace), client.MatchingLabels(labels))...); err != nil {
+	if err := from.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels(labels)); err != nil {
 		return nil, fmt.Errorf("read the Services: %w", err)
 	}
 	return list.Items, nil
