@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,6 +75,9 @@ func kindOf(r *http.Request) string {
 }
 
 func runCounted(at string) error {
+	if os.Getenv(benchProfiles) != "" {
+		runtime.MemProfileRate = 4 << 10
+	}
 	count := &counter{seen: map[string]int{}}
 	config := &rest.Config{Host: os.Getenv(benchAPI), BearerToken: os.Getenv(benchToken), TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { count.next = next; return count })
