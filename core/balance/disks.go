@@ -5,26 +5,35 @@ import (
 	"slices"
 )
 
-// evenDirs evens out the log dirs of each broker and empties those that are to be emptied.
-// It returns how many replicas changed their log dir, and those that have to and cannot.
-func (s *state) evenDirs() (int, []int32) {
+// evenDirs evens out the log dirs of each broker and returns how many replicas changed theirs.
+func (s *state) evenDirs() int {
 	moved := 0
-	var left []int32
-	var held [][]int32
+	held := s.held()
 	for i := range s.brokers {
 		b := &s.brokers[i]
-		if len(b.dirs) < 2 || !b.alive || s.req.Mode == Disks && len(s.req.Brokers) > 0 && !slices.Contains(s.req.Brokers, b.id) {
+		if len(b.dirs) < 2 || !b.alive || b.leaving || s.req.Mode == Disks && len(s.req.Brokers) > 0 && !slices.Contains(s.req.Brokers, b.id) {
 			continue
 		}
-		if held == nil {
-			held = s.held()
+		moved += s.evenBroker(int16(i), held[i]) //nolint:gosec // G115: an index of brokers
+	}
+	return moved
+}
+
+// clearDirs empties the log dirs that are to be emptied and can still be read. It returns
+// how many replicas it moved, and those that have to move and cannot.
+func (s *state) clearDirs() (int, []int32) {
+	if len(s.req.Empty) == 0 {
+		return 0, nil
+	}
+	moved := 0
+	var left []int32
+	for i, held := range s.held() {
+		if !s.brokers[i].alive {
+			continue
 		}
-		n, stay := s.emptyDirs(int16(i), held[i]) //nolint:gosec // G115: an index of brokers
+		n, stay := s.emptyDirs(int16(i), held) //nolint:gosec // G115: an index of brokers
 		moved += n
 		left = append(left, stay...)
-		if !b.leaving {
-			moved += s.evenBroker(int16(i), held[i]) //nolint:gosec // G115: as above
-		}
 	}
 	return moved, left
 }
@@ -45,7 +54,7 @@ func (s *state) emptyDirs(b int16, held []int32) (int, []int32) {
 	s.byBytes(slots)
 	for _, i := range slots {
 		if d := s.place(s.part[i], b, s.bytes[i]); d != none {
-			s.shift(i, d)
+			s.shift(i, d, ForEvacuation)
 		} else {
 			left = append(left, i)
 		}
@@ -54,11 +63,11 @@ func (s *state) emptyDirs(b int16, held []int32) (int, []int32) {
 }
 
 // shift moves a replica to another log dir of its broker.
-func (s *state) shift(slot int32, d int16) {
+func (s *state) shift(slot int32, d int16, why Purpose) {
 	s.count(slot, -1)
 	s.dir[slot] = d
 	s.count(slot, 1)
-	s.touch(s.part[slot], ForLogDirs)
+	s.touch(s.part[slot], why)
 }
 
 // dirWant are what the log dirs of one broker should hold, and how far they may be off.
@@ -158,7 +167,7 @@ func (s *state) evenPair(w *dirWant, lists map[int16][]int32) bool {
 		before := max(rel(from), -rel(to))
 		after := max(abs(off(from)-bytes)/s.dirs[from].capacity, abs(off(to)+bytes)/s.dirs[to].capacity)
 		if after < before*(1-1e-6) {
-			s.shift(i, to)
+			s.shift(i, to, ForLogDirs)
 			lists[from] = slices.DeleteFunc(lists[from], func(x int32) bool { return x == i })
 			at, _ := slices.BinarySearchFunc(lists[to], i, func(x, y int32) int {
 				return cmp.Or(cmp.Compare(s.bytes[y], s.bytes[x]), cmp.Compare(x, y))

@@ -127,7 +127,7 @@ func (s *state) makeRoom(slot int32, w, n *want) bool {
 				continue
 			}
 			need := dir.load + dir.other + dir.extra + bytes - dir.limit
-			if s.clear(b, d, need, slot, w, n) {
+			if s.vacate(b, d, need, slot, w, n) {
 				s.move(slot, b, d, ForEvacuation)
 				return true
 			}
@@ -136,8 +136,8 @@ func (s *state) makeRoom(slot int32, w, n *want) bool {
 	return false
 }
 
-// clear frees so many bytes of a log dir by moving one replica to another broker.
-func (s *state) clear(b, d int16, need int64, except int32, w, n *want) bool {
+// vacate frees so many bytes of a log dir by moving one replica to another broker.
+func (s *state) vacate(b, d int16, need int64, except int32, w, n *want) bool {
 	var fit []int32
 	for i, at := range s.at {
 		if at == b && s.dir[i] == d && s.bytes[i] >= need && s.part[i] != s.part[except] && s.optional(s.part[i]) {

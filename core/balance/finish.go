@@ -24,21 +24,31 @@ func (l *leveler) finish() {
 	}
 	l.ranks = l.s.ranks()
 	for _, l.strict = range []bool{true, false} {
-		l.steps()
+		for rounds := mostRounds; rounds > 0; {
+			n := l.sweep(rounds)
+			if rounds -= n; n == 0 {
+				break
+			}
+		}
 	}
 }
 
-func (l *leveler) steps() {
+// sweep helps brokers until those left outside their bands were all tried in vain, and
+// returns how many steps that took.
+func (l *leveler) sweep(most int) int {
 	hopeless := map[int16]bool{}
-	for range mostRounds {
+	for n := 0; n < most; {
 		b := l.worst(hopeless)
-		if b == none {
-			return
-		}
-		if !l.single(b) && !l.swap(b) {
+		switch {
+		case b == none:
+			return n
+		case l.single(b) || l.swap(b):
+			n++
+		default:
 			hopeless[b] = true
 		}
 	}
+	return most
 }
 
 // worst is the broker furthest outside its band.
@@ -216,11 +226,12 @@ func (l *leveler) exchange(from, to int16) bool {
 	return false
 }
 
-// swappable holds the rules against a swap; each copy must fit beside what it replaces.
+// swappable holds the rules against a swap; each replica must find its place before the other
+// leaves.
 func (l *leveler) swappable(x, y int32) bool {
 	s := l.s
 	from, to := s.at[x], s.at[y]
-	if from == to || s.part[x] == s.part[y] || !s.allowed(x, to) || !s.allowed(y, from) {
+	if s.capped(from) || s.capped(to) || s.part[x] == s.part[y] || !s.allowed(x, to) || !s.allowed(y, from) {
 		return false
 	}
 	px, py := s.part[x], s.part[y]

@@ -10,7 +10,7 @@ import (
 // mostPasses is how often the target is looked at afresh. A later pass finds what an earlier
 // one made possible; it ends when there is nothing, so that planning again after the moves
 // are done gives none.
-const mostPasses = 8
+const mostPasses = 32
 
 // Plan decides what is to be done for a request. It reads the Cluster and keeps nothing of it.
 func Plan(c *Cluster, req Request) Proposal {
@@ -70,11 +70,11 @@ func (s *state) changed(p int32) bool { return s.flags[p]&touched != 0 && s.mayM
 
 // drain empties brokers; who leads is evened out among the partitions that move.
 func (s *state) drain() (int, []Problem) {
-	todo := len(s.leaving())
-	if left := s.evacuate(); len(left) > 0 {
-		return 0, s.nowhere(left)
+	changed, problems := s.clear()
+	if len(problems) > 0 {
+		return 0, problems
 	}
-	return todo + s.leaders(s.changed, false), nil
+	return changed + s.leaders(s.changed, false), nil
 }
 
 func (s *state) factor() (int, []Problem) {
@@ -90,11 +90,20 @@ func (s *state) factor() (int, []Problem) {
 
 // disks evens out log dirs; what was on a lost one is restored on other brokers.
 func (s *state) disks() (int, []Problem) {
+	changed, problems := s.clear()
+	if len(problems) > 0 {
+		return 0, problems
+	}
+	return changed + s.evenDirs(), nil
+}
+
+// clear empties what is to be emptied.
+func (s *state) clear() (int, []Problem) {
 	todo := len(s.leaving())
 	if left := s.evacuate(); len(left) > 0 {
 		return 0, s.nowhere(left)
 	}
-	moved, left := s.evenDirs()
+	moved, left := s.clearDirs()
 	if len(left) > 0 {
 		return 0, []Problem{s.tooFull(left)}
 	}
@@ -102,7 +111,7 @@ func (s *state) disks() (int, []Problem) {
 }
 
 func (s *state) full() (int, []Problem) {
-	changed, problems := s.drain()
+	changed, problems := s.clear()
 	if len(problems) > 0 {
 		return 0, problems
 	}
@@ -110,11 +119,8 @@ func (s *state) full() (int, []Problem) {
 	w, n := s.bytesAndCounts()
 	changed += w + n
 	changed += s.spread(s.wantBytes(), s.wantCounts())
-	dirs, left := s.evenDirs()
-	if len(left) > 0 {
-		return 0, []Problem{s.tooFull(left)}
-	}
-	return changed + dirs + s.leaders(s.optional, false), nil
+	changed += s.evenDirs()
+	return changed + s.leaders(s.optional, false), nil
 }
 
 // bytesAndCounts evens out disks, then numbers of replicas as far as disks stay even.

@@ -20,6 +20,9 @@ type Proposal struct {
 	// Deferred are partitions that were left alone because somebody reassigns them right
 	// now; plan again when that is over.
 	Deferred []PartitionRef
+	// LeftOut counts moves that are worth it and find room only once those of this proposal
+	// are done: plan again then.
+	LeftOut int
 	// Bytes to copy between brokers, LocalBytes between log dirs of one broker.
 	Bytes, LocalBytes int64
 	// LeastBytes is what any plan must copy between brokers to reach the disk tolerance or

@@ -215,7 +215,7 @@ func (r *report) proposal() Proposal {
 	for _, p := range rest {
 		s.restore(p)
 	}
-	out := Proposal{Deferred: s.deferred, LeastBytes: r.least, Moves: make([]Move, 0, len(fit))}
+	out := Proposal{Deferred: s.deferred, LeastBytes: r.least, LeftOut: len(rest), Moves: make([]Move, 0, len(fit))}
 	for _, p := range fit {
 		if m, ok := s.moveOf(p); ok {
 			out.Bytes += m.Bytes

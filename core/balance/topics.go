@@ -171,7 +171,7 @@ func (x *spreading) exchange(slot int32, to int16) bool {
 	s := x.s
 	p, from := s.part[slot], s.at[slot]
 	d := s.place(p, to, s.size[p])
-	if d == none {
+	if d == none || s.capped(to) {
 		return false
 	}
 	var back []int32
