@@ -122,7 +122,7 @@ func counts(b *testing.B, at string) map[string]int {
 }
 
 // profile keeps profiles of the operator where benchProfiles says so.
-func profile(b *testing.B, at string) {
+func profile(b *testing.B, at, when string) {
 	b.Helper()
 	dir := os.Getenv(benchProfiles)
 	if dir == "" {
@@ -133,7 +133,7 @@ func profile(b *testing.B, at string) {
 		must(b, err)
 		data, err := io.ReadAll(response.Body)
 		must(b, errors.Join(err, response.Body.Close()))
-		must(b, os.WriteFile(filepath.Join(dir, name+".pprof"), data, 0o600))
+		must(b, os.WriteFile(filepath.Join(dir, when+"-"+name+".pprof"), data, 0o600))
 	}
 }
 
