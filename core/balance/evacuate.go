@@ -191,7 +191,10 @@ func (s *state) repair(p int32, w, n *want) bool {
 		}
 	}
 	slices.SortStableFunc(slots, func(a, b int32) int { return cmp.Compare(s.off(w, s.at[b]), s.off(w, s.at[a])) })
-	roomy := func(b int16) bool { return inRack[s.brokers[b].rack] < limit }
+	roomy := func(b int16) bool {
+		was := s.original(p, b) // one that is behind would count for nothing
+		return inRack[s.brokers[b].rack] < limit && (was == nil || was.State.Has(InSync))
+	}
 	for _, i := range slots {
 		if inRack[s.brokers[s.at[i]].rack] <= limit {
 			continue

@@ -24,6 +24,11 @@ func (s *state) refactor() (left []int32, bare []int32) {
 			}
 		}
 		left = append(left, s.grow(p, wish, w, n)...)
+		for range s.replicas(p) { // what was lost may have been all there was in a rack
+			if s.crowded(p) == 0 || s.flags[p]&touched == 0 || !s.repair(p, w, n) {
+				break
+			}
+		}
 	}
 	s.limits = s.newTopicLimits()
 	return left, bare
@@ -52,7 +57,6 @@ func (s *state) drop(p int32, w *want) bool {
 		off                       float64
 	}
 	var all []worth
-	before := s.crowded(p)
 	kept := 0
 	for i := s.first[p]; i < s.first[p+1]; i++ {
 		at := s.at[i]
@@ -72,9 +76,7 @@ func (s *state) drop(p int32, w *want) bool {
 			x.lead = 1
 		}
 		s.at[i] = none // look at the racks without it
-		if s.crowded(p) >= before && before > 0 {
-			x.crowd = 1
-		}
+		x.crowd = s.crowded(p)
 		s.at[i] = at
 		all = append(all, x)
 	}

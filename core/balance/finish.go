@@ -14,6 +14,7 @@ const (
 	mostSwapped  = 256  // replicas of a broker tried for a swap
 	mostPartners = 24   // brokers tried for a swap
 	mostNear     = 6    // replicas of about the right size tried with each
+	leastNet     = .05  // what a swap must shift, of what it copies
 )
 
 // finish takes the broker furthest outside its band, again and again, and does the one move
@@ -70,14 +71,23 @@ func (l *leveler) worst(except map[int16]bool) int16 {
 	return found
 }
 
-// gain says how much better the worse of two brokers is off after that much went from one to
-// the other; below or at zero it is not worth it.
-func (l *leveler) gain(from, to int16, amount float64) float64 {
+// gain says how much better the worse of two brokers is off when so much leaves the one and
+// arrives at the other; at zero or below it is not worth it. What is worth it here can
+// not go round in circles, since the worst of all only ever gets better.
+func (l *leveler) gain(from, to int16, leaves, arrives float64) float64 {
 	s, w := l.s, l.w
 	a, b := s.off(w, from), s.off(w, to)
 	before := max(math.Abs(a)-w.band[from], math.Abs(b)-w.band[to], 0)
-	after := max(math.Abs(a-amount/w.unit[from])-w.band[from], math.Abs(b+amount/w.unit[to])-w.band[to], 0)
+	after := max(math.Abs(a-leaves/w.unit[from])-w.band[from], math.Abs(b+arrives/w.unit[to])-w.band[to], 0)
 	return before - after - 1e-6
+}
+
+// arrives is what a replica will count on another broker.
+func (l *leveler) arrives(slot int32, to int16) float64 {
+	if l.w.bytes {
+		return float64(l.s.arrives(l.s.part[slot], to))
+	}
+	return 1
 }
 
 // ranks are the replicas of brokers, the largest first, for as many brokers as were asked for.
@@ -135,7 +145,7 @@ func (l *leveler) single(b int16) bool {
 		}
 		best, gain := int32(-1), 0.0
 		for _, i := range l.window(from, to) {
-			if g := l.gain(from, to, l.s.weigh(l.w, i)); g > gain && l.may(i, to) {
+			if g := l.gain(from, to, l.s.weigh(l.w, i), l.arrives(i, to)); g > gain && l.may(i, to) {
 				best, gain = i, g
 			}
 		}
@@ -214,8 +224,9 @@ func (l *leveler) exchange(from, to int16) bool {
 		at := sort.Search(len(small), func(i int) bool { return float64(s.bytes[small[i]]) <= aim })
 		for j := max(0, at-mostNear/2); j < min(len(small), at+mostNear/2); j++ {
 			y := small[j]
-			// Copies grow to the size of the largest replica.
-			if l.gain(from, to, float64(s.size[s.part[x]]-s.size[s.part[y]])) <= 0 || !l.swappable(x, y) {
+			leaves, arrives := float64(s.bytes[x])-l.arrives(y, from), l.arrives(x, to)-float64(s.bytes[y])
+			copied := float64(s.size[s.part[x]] + s.size[s.part[y]])
+			if leaves < copied*leastNet || l.gain(from, to, leaves, arrives) <= 0 || !l.swappable(x, y) {
 				continue
 			}
 			l.move(x, to)

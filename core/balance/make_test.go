@@ -152,6 +152,7 @@ func (h shape) fillDisks(c *balance.Cluster, held [][]int64) {
 		for d := range c.Brokers[b].LogDirs {
 			dir := &c.Brokers[b].LogDirs[d]
 			other := dir.Total / 200
+			dir.Total = max(dir.Total, (held[b][d]+other)*20/19) // a disk never holds more than it can
 			dir.Usable = dir.Total - other - held[b][d]
 		}
 	}

@@ -36,6 +36,10 @@ type Step struct {
 	// Stale are moves whose partition is neither as it was nor as it should be: somebody
 	// else changed it. Plan again when nothing runs.
 	Stale []PartitionRef
+	// Stalled are moves that run and cannot end as things are, because a broker or log dir
+	// they need is gone. They hold up others: when it does not come back, take them back
+	// with Revert and plan again.
+	Stalled []PartitionRef
 	// Waiting says in sentences why nothing more starts, the weightiest first.
 	Waiting []string
 	// Halted says that it is more than a matter of turns: UnderMinISR was exceeded.
@@ -198,6 +202,7 @@ func (x *execution) look() {
 			x.step.Done++
 		case running:
 			x.step.Running++
+			x.stalled(ref, part)
 			x.step.LeftBytes += x.left(m, part)
 		case foreign:
 			x.step.Left++
@@ -270,6 +275,24 @@ func (x *execution) ours(m *Move, part *Partition) bool {
 		}
 	}
 	return true
+}
+
+// stalled notes a running move that needs what is gone.
+func (x *execution) stalled(ref PartitionRef, part *Partition) {
+	for _, r := range part.Replicas {
+		if r.State.Has(Removing) {
+			continue
+		}
+		b := x.nodes[r.Broker]
+		gone := b == nil || !b.Alive || r.State.Has(Offline)
+		if !gone && r.State.Has(Adding) && r.Dir >= 0 && int(r.Dir) < len(b.LogDirs) {
+			gone = b.LogDirs[r.Dir].Offline
+		}
+		if gone {
+			x.step.Stalled = append(x.step.Stalled, ref)
+			return
+		}
+	}
 }
 
 // ids are the brokers of the replicas in their order.
@@ -352,6 +375,9 @@ func (x *execution) finish() Step {
 	slices.SortStableFunc(x.reasons, func(a, b string) int { return x.why[b] - x.why[a] })
 	for _, r := range x.reasons {
 		x.wait(fmt.Sprintf("%d moves wait: %s", x.why[r], r))
+	}
+	if len(x.step.Stalled) > 0 {
+		x.wait(fmt.Sprintf("%d running moves cannot end while a broker or log dir they need is gone; bring it back, or take them back and plan again", len(x.step.Stalled)))
 	}
 	if len(x.step.Stale) > 0 {
 		x.wait(fmt.Sprintf("%d moves no longer fit what is there, somebody else moved %s-%d and others; plan again when nothing runs", len(x.step.Stale), x.step.Stale[0].Topic, x.step.Stale[0].Partition))

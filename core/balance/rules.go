@@ -143,14 +143,20 @@ func (s *state) capped(b int16) bool {
 // move puts the replica of a slot on a broker, into that log dir.
 func (s *state) move(slot int32, to, d int16, why Purpose) {
 	p := s.part[slot]
-	bytes := s.size[p]
-	if was := s.original(p, to); was != nil {
-		bytes = s.c.Topics[s.topic[p]].Partitions[s.number(p)].held(*was)
-	}
+	bytes := s.arrives(p, to)
 	s.count(slot, -1)
 	s.at[slot], s.dir[slot], s.bytes[slot] = to, d, bytes
 	s.count(slot, 1)
 	s.touch(p, why)
+}
+
+// arrives is what a replica of a partition will hold on a broker: the copy, or what was there
+// from the beginning.
+func (s *state) arrives(p int32, to int16) int64 {
+	if was := s.original(p, to); was != nil {
+		return s.c.Topics[s.topic[p]].Partitions[s.number(p)].held(*was)
+	}
+	return s.size[p]
 }
 
 // touch notes that a partition changes, and what for.

@@ -41,6 +41,14 @@ func ids(p balance.Partition) []int32 {
 	return out
 }
 
+// ends is what a replica will hold once it is in sync.
+func ends(p balance.Partition, i int) int64 {
+	if p.Replicas[i].State.Has(balance.InSync) {
+		return p.Replicas[i].Bytes
+	}
+	return largest(p)
+}
+
 func flying(p balance.Partition) bool {
 	return slices.ContainsFunc(p.Replicas, func(r balance.Replica) bool { return r.State&(balance.Adding|balance.Removing) != 0 })
 }
@@ -255,7 +263,7 @@ func (w world) replay(req balance.Request) func(balance.Move) error {
 			dir := w.dir(d)
 			bytes := m.Size
 			if slices.Contains(m.From, d.Broker) {
-				bytes = part.Replicas[slices.Index(m.From, d.Broker)].Bytes
+				bytes = ends(part, slices.Index(m.From, d.Broker))
 			}
 			used[d] += bytes
 			if limit := int64(float64(dir.Total) * (1 - headroom)); dir.Total > 0 && used[d] > limit {
@@ -265,7 +273,7 @@ func (w world) replay(req balance.Request) func(balance.Move) error {
 		for i, b := range m.From {
 			moved := slices.ContainsFunc(m.Dirs, func(d balance.DirRef) bool { return d.Broker == b })
 			if d, ok := w.where(part.Replicas[i]); ok && (moved || !slices.Contains(m.To, b)) {
-				used[d] -= part.Replicas[i].Bytes
+				used[d] -= ends(part, i)
 			}
 			if !slices.Contains(m.To, b) {
 				count[b]--

@@ -82,8 +82,13 @@ func (x *execution) part(t todo) (Move, string) {
 			return one, ""
 		}
 	}
-	if one := x.local(m); len(one.Dirs) > 0 && len(one.Dirs) < len(m.Dirs) && x.blocked(t, one) == "" {
-		return one, ""
+	for _, d := range m.Dirs {
+		if one := m; slices.Contains(now, d.Broker) {
+			one.To, one.Dirs = now, []DirRef{d}
+			if x.blocked(t, one) == "" {
+				return one, ""
+			}
+		}
 	}
 	return m, reason
 }
@@ -121,14 +126,6 @@ func (x *execution) alike(a, b int32) int {
 		return 1
 	}
 	return 0
-}
-
-// local is the part of a move that changes log dirs of replicas that stay.
-func (x *execution) local(m Move) Move {
-	one := m
-	one.To = m.From
-	one.Dirs = slices.DeleteFunc(slices.Clone(m.Dirs), func(d DirRef) bool { return !slices.Contains(m.From, d.Broker) })
-	return one
 }
 
 // blocked says which limit stands in the way of a move; empty when none.
