@@ -69,7 +69,7 @@ func (s *state) leaders(may func(int32) bool, exact bool) int {
 // leave takes the preference from brokers that cannot lead or are on their way out.
 func (l *leading) leave() {
 	s := l.s
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		first := s.first[p]
 		if first == s.first[p+1] || s.at[first] == none || !l.may(p) || !s.brokers[s.at[first]].leaving {
 			continue
@@ -98,7 +98,7 @@ func (l *leading) index() {
 	s := l.s
 	n := len(s.brokers)
 	l.pairs = make([][]int32, n*n)
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		if l.may(p) {
 			l.enter(p)
 		}
@@ -138,7 +138,7 @@ func (l *leading) search(from, to func(*broker) bool) []int16 {
 		before[i] = none - 1
 		if b := &s.brokers[i]; from(b) {
 			before[i] = none
-			queue = append(queue, int16(i)) //nolint:gosec // G115: an index of brokers
+			queue = append(queue, int16(i))
 		}
 	}
 	slices.SortStableFunc(queue, func(x, y int16) int { return int(s.brokers[y].lead) - int(s.brokers[x].lead) })
@@ -147,14 +147,14 @@ func (l *leading) search(from, to func(*broker) bool) []int16 {
 		queue = queue[1:]
 		best := none
 		for i := range s.brokers {
-			if before[i] != none-1 || l.next(x, int16(i)) < 0 { //nolint:gosec // G115: an index of brokers
+			if before[i] != none-1 || l.next(x, int16(i)) < 0 {
 				continue
 			}
 			before[i] = x
-			queue = append(queue, int16(i)) //nolint:gosec // G115: as above
+			queue = append(queue, int16(i))
 			b := &s.brokers[i]
 			if b.alive && !b.leaving && to(b) && (best == none || b.lead < s.brokers[best].lead) {
-				best = int16(i) //nolint:gosec // G115: as above
+				best = int16(i)
 			}
 		}
 		if best != none {

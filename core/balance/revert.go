@@ -41,7 +41,7 @@ func Revert(c *Cluster, ours func(PartitionRef) bool) Takeback {
 	for t := range c.Topics {
 		topic := &c.Topics[t]
 		for i := range topic.Partitions {
-			ref := PartitionRef{Topic: topic.Name, Partition: int32(i)} //nolint:gosec // G115: Kafka's own type
+			ref := PartitionRef{Topic: topic.Name, Partition: int32(i)}
 			if p := &topic.Partitions[i]; p.inFlight() && ours(ref) {
 				out.revert(ref, topic.MinISR, p)
 			}
