@@ -135,17 +135,10 @@ func (s *state) furthest(w *want) (float64, int16) {
 }
 
 func (s *state) leadersOff() (float64, int16) {
-	var led, can float64
-	for i := range s.brokers {
-		led += float64(s.brokers[i].lead)
-		if s.brokers[i].alive && !s.brokers[i].leaving {
-			can++
-		}
-	}
-	mean := led / max(can, 1)
+	mean := s.meanLeaders()
 	most, where := 0.0, none
 	for i := range s.brokers {
-		if b := &s.brokers[i]; b.alive && !b.leaving {
+		if b := &s.brokers[i]; b.couldLead() {
 			if off := math.Abs(float64(b.lead) - mean); off > most {
 				most, where = off, int16(i)
 			}
@@ -306,11 +299,7 @@ func (r *report) objectives(out *Proposal, w, n *want) {
 	}
 	add(Objective{Name: "log dirs", Before: r.logDirs, After: dirs, Limit: s.req.Tolerance, Unit: "of the mean", Where: in})
 	leaders, b := s.leadersOff()
-	var mean float64
-	for i := range s.brokers {
-		mean += float64(s.brokers[i].lead) / float64(len(s.brokers))
-	}
-	add(Objective{Name: "leaders", Met: s.levelled, Before: r.leaders, After: leaders, Limit: max(1, s.req.CountTolerance*mean), Unit: "leaders", Where: on(b)})
+	add(Objective{Name: "leaders", Met: s.levelled, Before: r.leaders, After: leaders, Limit: max(1, s.req.CountTolerance*s.meanLeaders()), Unit: "leaders", Where: on(b)})
 	counts, b := s.furthest(n)
 	add(Objective{Name: "replicas", Before: r.counts, After: counts, Limit: n.band[0], Unit: "of the mean", Where: on(b)})
 	topics, where := s.topicsOff()
