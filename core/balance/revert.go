@@ -15,7 +15,8 @@ type Takeback struct {
 	Keep []Keep
 }
 
-// Cancel of a reassignment in flight, and the replicas that Kafka returns to.
+// Cancel of a reassignment in flight, and the replicas that Kafka returns to: those on their
+// way out come last, so another one may be preferred as leader than before.
 type Cancel struct {
 	PartitionRef
 	To []int32

@@ -339,22 +339,7 @@ func (s *state) addCopy(p int32, c Copy) {
 // measureOther finds what fills the volumes beside replicas, and what capacity stands for a
 // log dir that does not say its own.
 func (s *state) measureOther() {
-	there := make([]int64, len(s.dirs))
-	for t := range s.c.Topics {
-		for i := range s.c.Topics[t].Partitions {
-			for j := range s.c.Topics[t].Partitions[i].Replicas {
-				r := &s.c.Topics[t].Partitions[i].Replicas[j]
-				if d := s.dirOf(&s.brokers[s.index[r.Broker]], r); d != none {
-					there[d] += r.Bytes
-				}
-			}
-		}
-	}
-	for _, c := range s.c.Copies {
-		if at, ok := s.index[c.Broker]; ok && c.Dir >= 0 && int(c.Dir) < len(s.brokers[at].dirs) {
-			there[s.brokers[at].dirs[c.Dir]] += c.Bytes
-		}
-	}
+	there := s.present()
 	usual := s.usualCapacity()
 	for b := range s.brokers {
 		for i, d := range s.brokers[b].dirs {
@@ -372,6 +357,27 @@ func (s *state) measureOther() {
 			s.brokers[b].other += dir.other
 		}
 	}
+}
+
+// present is what replicas, and copies under way, take of each log dir now.
+func (s *state) present() []int64 {
+	there := make([]int64, len(s.dirs))
+	for t := range s.c.Topics {
+		for i := range s.c.Topics[t].Partitions {
+			for j := range s.c.Topics[t].Partitions[i].Replicas {
+				r := &s.c.Topics[t].Partitions[i].Replicas[j]
+				if d := s.dirOf(&s.brokers[s.index[r.Broker]], r); d != none {
+					there[d] += r.Bytes
+				}
+			}
+		}
+	}
+	for _, c := range s.c.Copies {
+		if at, ok := s.index[c.Broker]; ok && c.Dir >= 0 && int(c.Dir) < len(s.brokers[at].dirs) {
+			there[s.brokers[at].dirs[c.Dir]] += c.Bytes
+		}
+	}
+	return there
 }
 
 // usualCapacity is the mean of the log dirs that say theirs.
