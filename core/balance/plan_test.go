@@ -272,6 +272,54 @@ func TestLoneBrokerOfARackIsNoViolation(t *testing.T) {
 	}
 }
 
+func TestBoundsComeFromRacks(t *testing.T) {
+	// Racks a and b have one broker, c has four. A rack may have one of two replicas, so c
+	// takes half of all bytes and a and b the rest, however large c is.
+	c := brokers("a", "b", "c", "c", "c", "c")
+	topic(c, "t", 1, gib, repeat(64, 2, 1, 3, 2, 4)...)
+	p, _ := planned(t, c, balance.Request{Mode: balance.Full})
+	for i, want := range []float64{32, 32, 16, 16, 16, 16} {
+		if got := p.Brokers[i].Bound * 1024; got < want-1e-3 || got > want+1e-3 {
+			t.Errorf("broker %d should hold %v GiB at best, the bound says %v", i+1, want, got)
+		}
+	}
+	if got := unmet(p); len(got) > 0 {
+		t.Errorf("not met: %v: %+v", got, p.Objectives)
+	}
+}
+
+func TestTopicsAreSpread(t *testing.T) {
+	c := brokers("", "", "", "", "", "")
+	topic(c, "one", 1, gib, repeat(30, 2, 1, 2, 3)...)
+	topic(c, "two", 1, gib, repeat(30, 2, 4, 5, 6)...)
+	p, after := planned(t, c, balance.Request{Mode: balance.Full})
+	if got := unmet(p); len(got) > 0 {
+		t.Errorf("not met: %v: %+v", got, p.Objectives)
+	}
+	for _, topic := range after.Topics {
+		count := map[int32]int{}
+		for _, part := range topic.Partitions {
+			for _, b := range ids(part) {
+				count[b]++
+			}
+		}
+		for b := int32(1); b <= 6; b++ {
+			if count[b] > 11 || count[b] < 1 {
+				t.Errorf("broker %d has %d replicas of %s", b, count[b], topic.Name)
+			}
+		}
+	}
+}
+
+func TestNoSwapForNextToNothing(t *testing.T) {
+	c := brokers("", "")
+	topic(c, "t", 1, 101*gib, []int32{1}, []int32{1})
+	topic(c, "u", 1, 100*gib, []int32{2}, []int32{2})
+	if p, _ := planned(t, c, balance.Request{Mode: balance.Full, Tolerance: .001}); p.Bytes > 0 {
+		t.Errorf("%s are copied to shift 1 GiB", balance.Bytes(p.Bytes))
+	}
+}
+
 func TestFullRepairsRacksAndEmptiesWhatIsLeaving(t *testing.T) {
 	c := brokers("a", "a", "b", "b", "c", "c")
 	topic(c, "crowded", 2, gib, []int32{1, 2, 3}, []int32{3, 4, 5}, []int32{5, 6, 1})
@@ -390,6 +438,15 @@ func TestReplicationFactor(t *testing.T) {
 	}
 	if diff := cmp.Diff(c.Topics[2], after.Topics[2]); diff != "" {
 		t.Errorf("a topic nobody asked for changed:\n%s", diff)
+	}
+	// Broker 1 is leaving, so its replica would go first; but 3 is out of sync, and two must be in sync.
+	needed := brokers("", "", "")
+	topic(needed, "t", 2, gib, []int32{1, 2, 3})
+	needed.Brokers[0].Leaving = true
+	needed.Topics[0].Partitions[0].Replicas[2].State = 0
+	_, after = planned(t, needed, balance.Request{Mode: balance.ReplicationFactor, Factors: map[string]int{"t": 2}})
+	if got := ids(after.Topics[0].Partitions[0]); !slices.Contains(got, 1) || !slices.Contains(got, 2) {
+		t.Errorf("left on %v", got)
 	}
 	bad := balance.Plan(c, balance.Request{Mode: balance.ReplicationFactor, Factors: map[string]int{"up": 7, "nope": 1}})
 	if len(bad.Problems) != 1 || bad.Problems[0].Reason != balance.UnknownTopic {
