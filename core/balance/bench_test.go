@@ -110,3 +110,14 @@ func peak(f func()) uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapSys - m.HeapReleased
 }
+
+// BenchmarkNext is one look at a full balance that has just begun, with a few copies allowed.
+func BenchmarkNext(b *testing.B) {
+	c := shape{seed: 4, brokers: 100, racks: 3, fresh: 10, replicas: 300_000, topics: 3_000, factors: []int{3}, dirs: 1, used: .5, skew: .8, uneven: .5, minISR: 2}.cluster()
+	p := balance.Plan(c, balance.Request{Mode: balance.Full})
+	for b.Loop() {
+		if s := balance.Next(&p, c, balance.Limits{In: 2, Out: 2, Cluster: 100}); len(s.Start) == 0 {
+			b.Fatalf("nothing starts: %v", s.Waiting)
+		}
+	}
+}

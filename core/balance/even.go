@@ -186,6 +186,13 @@ func (l *leveler) transfer(givers, takers []int16) {
 func (l *leveler) walk(a int16, slots []int32, takers []int16, fraction float64, crowding bool) {
 	s, w := l.s, l.w
 	due := 0.5
+	least := 0.0
+	if w.bytes { // what is next to nothing helps nobody, and has its part in numbers
+		least = max(1, min(l.slack(a)/64, s.now(w, a)/float64(max(s.brokers[a].count, 1))/4))
+		if fraction < 1 {
+			least = 1
+		}
+	}
 	for _, i := range slots {
 		if l.give[a] <= l.slack(a) {
 			return
@@ -198,7 +205,7 @@ func (l *leveler) walk(a int16, slots []int32, takers []int16, fraction float64,
 			continue
 		}
 		weight := s.weigh(w, i)
-		if weight == 0 && w.bytes || weight > l.give[a]+l.slack(a) {
+		if weight > l.give[a]+l.slack(a) || weight < least {
 			continue
 		}
 		if to := l.taker(i, weight, takers); to != none {

@@ -36,16 +36,40 @@ func Plan(c *Cluster, req Request) Proposal {
 		return Proposal{Problems: problems}
 	}
 	r := newReport(s)
-	for range mostPasses {
-		changed, problems := s.pass()
-		if len(problems) > 0 {
-			return Proposal{Problems: problems}
-		}
-		if changed == 0 {
-			break
-		}
+	if problems := s.passes(); len(problems) > 0 {
+		return Proposal{Problems: problems}
 	}
 	return r.proposal()
+}
+
+// passes does passes until one changes nothing. Where stages could undo each other's work, a
+// pass counts only if it leaves things better: so they end, and planning again gives none.
+func (s *state) passes() []Problem {
+	judged := s.req.Mode == Full || s.req.Mode == Fill
+	var before score
+	if judged {
+		before = s.score()
+	}
+	for range mostPasses {
+		var back snapshot
+		if judged {
+			back = s.snapshot()
+		}
+		changed, problems := s.pass()
+		if len(problems) > 0 || changed == 0 {
+			return problems
+		}
+		if !judged {
+			continue
+		}
+		after := s.score()
+		if !after.better(before) {
+			s.goBack(back)
+			return nil
+		}
+		before = after
+	}
+	return nil
 }
 
 // pass does every stage of a mode once and counts what it changed.
