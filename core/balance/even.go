@@ -252,8 +252,8 @@ func (l *leveler) guarded(slot int32, to int16) bool {
 	return true
 }
 
-// harmless says that passing on that much leaves both brokers in their bands, or one that is
-// outside no further off.
+// harmless says that passing on that much leaves both brokers where they may be, or brings
+// them closer.
 func (s *state) harmless(w *want, from, to int16, amount float64) bool {
 	for _, side := range []struct {
 		b    int16
@@ -261,7 +261,7 @@ func (s *state) harmless(w *want, from, to int16, amount float64) bool {
 	}{{from, -1}, {to, 1}} {
 		off := s.off(w, side.b)
 		then := off + side.sign*amount/w.unit[side.b]
-		if math.Abs(then) > max(w.band[side.b], math.Abs(off)) {
+		if math.Abs(then) > w.most[side.b] && math.Abs(then) > math.Abs(off) {
 			return false
 		}
 	}

@@ -17,6 +17,7 @@ func (s *state) refactor() (left []int32, bare []int32) {
 		if w == nil {
 			w, n = s.wantBytes(), s.wantCounts()
 		}
+		crowded := s.crowded(p)
 		for s.replicas(p) > wish {
 			if !s.drop(p, w) {
 				bare = append(bare, p)
@@ -24,14 +25,39 @@ func (s *state) refactor() (left []int32, bare []int32) {
 			}
 		}
 		left = append(left, s.grow(p, wish, w, n)...)
-		for range s.replicas(p) { // what was lost may have been all there was in a rack
-			if s.crowded(p) == 0 || s.flags[p]&touched == 0 || !s.repair(p, w, n) {
-				break
-			}
+		if slot := s.mend(p, crowded, w, n); slot >= 0 {
+			left = append(left, slot)
 		}
 	}
 	s.limits = s.newTopicLimits()
 	return left, bare
+}
+
+// mend moves replicas that crowd in a rack since one was dropped that was lost anyway: it may
+// have been all there was in its rack. It returns a slot that finds no other rack, or -1.
+func (s *state) mend(p int32, before int, w, n *want) int32 {
+	for s.flags[p]&touched != 0 && s.crowded(p) > before {
+		if s.repair(p, w, n) {
+			continue
+		}
+		for i := s.first[p]; i < s.first[p+1]; i++ {
+			if s.at[i] != none && s.crowds(i) {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// crowds says that a slot is in a rack with more than its share of the partition.
+func (s *state) crowds(slot int32) bool {
+	p, n := s.part[slot], 0
+	for i := s.first[p]; i < s.first[p+1]; i++ {
+		if s.at[i] != none && s.brokers[s.at[i]].rack == s.brokers[s.at[slot]].rack {
+			n++
+		}
+	}
+	return n > share(s.replicas(p), s.rackCount)
 }
 
 // grow adds replicas up to the number wished.

@@ -147,6 +147,9 @@ func (l *leveler) single(b int16) bool {
 		for _, i := range l.window(from, to) {
 			if g := l.gain(from, to, l.s.weigh(l.w, i), l.arrives(i, to)); g > gain && l.may(i, to) {
 				best, gain = i, g
+				if !l.w.bytes {
+					break // each counts one, and the smallest comes first
+				}
 			}
 		}
 		if best >= 0 {

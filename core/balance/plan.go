@@ -154,6 +154,7 @@ func (s *state) full() (int, []Problem) {
 func (s *state) bytesAndCounts() (int, int) {
 	w := s.wantBytes()
 	bytes := (&leveler{s: s, w: w, why: ForDisks}).even()
+	s.freeze(w)
 	n := s.wantCounts()
 	counts := (&leveler{s: s, w: n, guard: []*want{w}, why: ForReplicas}).even()
 	return bytes, counts

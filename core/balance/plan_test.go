@@ -448,6 +448,20 @@ func TestReplicationFactor(t *testing.T) {
 	if got := ids(after.Topics[0].Partitions[0]); !slices.Contains(got, 1) || !slices.Contains(got, 2) {
 		t.Errorf("left on %v", got)
 	}
+	// The dead replica is worth least, but it was all there was in rack b.
+	lost := brokers("a", "a", "b", "b")
+	topic(lost, "t", 1, gib, []int32{1, 2, 3})
+	lost.Brokers[2].Alive = false
+	lost.Topics[0].Partitions[0].Replicas[2].State = 0
+	down := balance.Request{Mode: balance.ReplicationFactor, Factors: map[string]int{"t": 2}}
+	_, after = planned(t, lost, down)
+	if got := ids(after.Topics[0].Partitions[0]); !slices.Contains(got, 4) || slices.Contains(got, 3) {
+		t.Errorf("left on %v", got)
+	}
+	lost.Brokers[3].Cordoned = true
+	if p := balance.Plan(lost, down); len(p.Problems) != 1 || p.Problems[0].Reason != balance.MissingRacks {
+		t.Errorf("got %+v", p.Problems)
+	}
 	bad := balance.Plan(c, balance.Request{Mode: balance.ReplicationFactor, Factors: map[string]int{"up": 7, "nope": 1}})
 	if len(bad.Problems) != 1 || bad.Problems[0].Reason != balance.UnknownTopic {
 		t.Errorf("got %+v", bad.Problems)

@@ -1,5 +1,7 @@
 package balance
 
+import "math"
+
 // want is what one metric (bytes or replicas) should be on each broker, and how far each may
 // stay from it.
 type want struct {
@@ -8,7 +10,9 @@ type want struct {
 	unit []float64
 	// band is the tolerance in units, goal what is gone for once a broker is outside it.
 	band, goal []float64
-	bytes      bool
+	// most is how far off a broker may get when other things are evened out, see freeze.
+	most  []float64
+	bytes bool
 	// level is the highest fraction (or number of replicas) that cannot be avoided.
 	level float64
 }
@@ -24,6 +28,15 @@ func (s *state) now(w *want, b int16) float64 {
 // off is a broker's distance from its target, in units.
 func (s *state) off(w *want, b int16) float64 {
 	return (s.now(w, b) - w.target[b]) / w.unit[b]
+}
+
+// freeze lets every broker stay in its band, or, where it is outside, as far off as it is now
+// and next to nothing more: what cannot be helped shall not be in the way of the rest.
+func (s *state) freeze(w *want) {
+	w.most = w.most[:0]
+	for b := range s.brokers {
+		w.most = append(w.most, max(w.band[b], math.Abs(s.off(w, int16(b)))*1.005))
+	}
 }
 
 // weigh is what a slot counts.
@@ -55,6 +68,7 @@ func (s *state) wantBytes() *want {
 		w.band = append(w.band, s.req.Tolerance)
 		w.goal = append(w.goal, s.req.Tolerance*0.8)
 	}
+	s.freeze(w)
 	return w
 }
 
@@ -80,6 +94,7 @@ func (s *state) wantCounts() *want {
 		w.band = append(w.band, band)
 		w.goal = append(w.goal, max(band*0.8, 1/unit))
 	}
+	s.freeze(w)
 	return w
 }
 
