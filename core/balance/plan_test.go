@@ -449,7 +449,7 @@ func TestReplicationFactor(t *testing.T) {
 		t.Errorf("left on %v", got)
 	}
 	// The dead replica is worth least, but it was all there was in rack b.
-	lost := brokers("a", "a", "b", "b")
+	lost := brokers("a", "a", "b", "b", "a")
 	topic(lost, "t", 1, gib, []int32{1, 2, 3})
 	lost.Brokers[2].Alive = false
 	lost.Topics[0].Partitions[0].Replicas[2].State = 0
