@@ -6,8 +6,9 @@ import (
 )
 
 // refactor gives partitions the number of replicas asked for. It returns the slots that find
-// no broker, and the partitions that would lose too many replicas in sync.
-func (s *state) refactor() (left []int32, bare []int32) {
+// no broker, those that find no other rack, and the partitions that would lose too many
+// replicas in sync.
+func (s *state) refactor() (left, crowding, bare []int32) {
 	var w, n *want
 	for p := range index(len(s.topic)) {
 		wish, ok := s.req.Factors[s.c.Topics[s.topic[p]].Name]
@@ -26,11 +27,11 @@ func (s *state) refactor() (left []int32, bare []int32) {
 		}
 		left = append(left, s.grow(p, wish, w, n)...)
 		if slot := s.mend(p, crowded, w, n); slot >= 0 {
-			left = append(left, slot)
+			crowding = append(crowding, slot)
 		}
 	}
 	s.limits = s.newTopicLimits()
-	return left, bare
+	return left, crowding, bare
 }
 
 // mend moves replicas that crowd in a rack since one was dropped that was lost anyway: it may

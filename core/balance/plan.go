@@ -105,9 +105,12 @@ func (s *state) drain() (int, []Problem) {
 }
 
 func (s *state) factor() (int, []Problem) {
-	left, bare := s.refactor()
+	left, crowding, bare := s.refactor()
 	if len(bare) > 0 {
 		return 0, []Problem{s.tooBare(bare)}
+	}
+	if len(crowding) > 0 {
+		return 0, []Problem{s.explain(MissingRacks, crowding)}
 	}
 	if len(left) > 0 {
 		return 0, s.nowhere(left)

@@ -459,7 +459,7 @@ func TestReplicationFactor(t *testing.T) {
 		t.Errorf("left on %v", got)
 	}
 	lost.Brokers[3].Cordoned = true
-	if p := balance.Plan(lost, down); len(p.Problems) != 1 || p.Problems[0].Reason != balance.MissingRacks {
+	if p := balance.Plan(lost, down); len(p.Problems) != 1 || p.Problems[0].Reason != balance.MissingRacks || !strings.Contains(p.Problems[0].Message, "only in rack b") {
 		t.Errorf("got %+v", p.Problems)
 	}
 	bad := balance.Plan(c, balance.Request{Mode: balance.ReplicationFactor, Factors: map[string]int{"up": 7, "nope": 1}})
