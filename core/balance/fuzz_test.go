@@ -15,6 +15,8 @@ func FuzzPlan(f *testing.F) {
 	for seed := range uint64(600) {
 		f.Add(seed)
 	}
+	f.Add(uint64(70590)) // a copy between log dirs of a replica that a reassignment removes
+	f.Add(uint64(75009))
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		c := wild(r)
@@ -37,7 +39,9 @@ func FuzzPlan(f *testing.F) {
 			if again.Empty() || len(again.Problems) > 0 {
 				return
 			}
-			if p.LeftOut == 0 || rounds > 8 {
+			// A replica that returns to a broker in the same plan is as large as it was there, later
+			// as the largest: at the edge of a band that may make the difference of a move.
+			if p.LeftOut == 0 && alike(c) || rounds > 8 {
 				t.Fatalf("after all moves there are more for %+v:\n%+v\n%+v\nfirst: %d moves", req, again.Moves, again.Elections, len(p.Moves))
 			}
 			after, p = apply(after, again), again
@@ -60,12 +64,26 @@ func murky(c *balance.Cluster) bool {
 	return false
 }
 
+// alike says that the replicas of each partition have the same size.
+func alike(c *balance.Cluster) bool {
+	for _, t := range c.Topics {
+		for _, p := range t.Partitions {
+			for _, r := range p.Replicas {
+				if r.Bytes != p.Replicas[0].Bytes {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
 // wild is a small cluster in any state: dead, cordoned and leaving brokers, lost and cordoned
 // log dirs, unknown sizes, replicas behind, reassignments and copies in flight.
 func wild(r *rand.Rand) *balance.Cluster {
 	h := shape{
 		seed: r.Uint64(), brokers: 2 + r.IntN(12), racks: r.IntN(5), replicas: 10 + r.IntN(300), topics: 1 + r.IntN(12),
-		factors: []int{1, 2, 3, 3}, dirs: 1 + r.IntN(3), used: .1 + .7*r.Float64(), skew: 2 * r.Float64(), uneven: 3 * r.Float64(), minISR: 1 + r.IntN(3), mixed: r.IntN(3) == 0,
+		factors: []int{1, 2, 3, 3}, dirs: 1 + r.IntN(3), used: .1 + .7*r.Float64(), skew: 2 * r.Float64(), uneven: 3 * r.Float64(), minISR: 1 + r.IntN(3), mixed: r.IntN(3) == 0, alike: r.IntN(2) == 0,
 	}
 	h.fresh = r.IntN(h.brokers/2 + 1)
 	c := h.cluster()

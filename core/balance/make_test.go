@@ -24,6 +24,7 @@ type shape struct {
 	uneven   float64 // how much more the fullest old broker is drawn than the emptiest
 	minISR   int
 	mixed    bool // every third broker has twice the disk
+	alike    bool // the replicas of a partition have the same size
 }
 
 const dirBytes = int64(4) << 40
@@ -48,7 +49,10 @@ func (h shape) cluster() *balance.Cluster {
 			p := balance.Partition{}
 			for _, b := range draw(r, factor) {
 				d := r.IntN(h.dirs)
-				bytes := size - int64(float64(size)*0.01*r.Float64())
+				bytes := size
+				if !h.alike {
+					bytes -= int64(float64(size) * 0.01 * r.Float64())
+				}
 				held[b][d] += bytes
 				p.Replicas = append(p.Replicas, balance.Replica{Broker: c.Brokers[b].ID, Dir: int16(d), State: balance.InSync, Bytes: bytes})
 			}

@@ -319,6 +319,10 @@ func (s *state) addCopy(p int32, c Copy) {
 	if !ok || c.Dir < 0 || int(c.Dir) >= len(s.brokers[at].dirs) {
 		return
 	}
+	to := s.brokers[at].dirs[c.Dir]
+	if was := s.original(p, at); was != nil && was.State.Has(Removing) {
+		s.dirs[to].extra += was.Bytes // it is copied all the same before it goes
+	}
 	for i := s.first[p]; i < s.first[p+1]; i++ {
 		if s.at[i] != at {
 			continue
@@ -327,7 +331,7 @@ func (s *state) addCopy(p int32, c Copy) {
 			s.dirs[from].extra += s.bytes[i]
 		}
 		s.count(i, -1)
-		s.dir[i] = s.brokers[at].dirs[c.Dir]
+		s.dir[i] = to
 		s.count(i, 1)
 	}
 	if s.flags[p]&inFlight == 0 {
