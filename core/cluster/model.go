@@ -30,6 +30,8 @@ type Model struct {
 	DefaultReplicas int32
 	// MaxUnavailable is a number, a percentage of the brokers, or "Rack".
 	MaxUnavailable intstr.IntOrString
+	// Rollout is how changes reach nodes, as in the spec.
+	Rollout        api.Rollout
 	Listeners      []api.Listener
 	State          api.RunState
 	Paused         bool

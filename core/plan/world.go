@@ -7,6 +7,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 )
 
 // World is every fact that a plan rests on, read in one pass.
@@ -28,6 +29,12 @@ type World struct {
 	// Accept lists node ids whose loss of data a user has accepted (annotation
 	// castellan.dev/accept-data-loss on the KafkaCluster).
 	Accept []int32
+	// Operations of the cluster in the order of their making, finished ones among them.
+	Operations []api.Operation
+	// Hold is why the revision of the Model is held; nil when it is not.
+	Hold *api.RevisionHold
+	// Earlier are Models of revisions that nodes may be given back to, by name.
+	Earlier map[string]cluster.Model
 	// Shared is what Kubernetes gave the cluster as a whole; empty on hosts.
 	Shared Shared
 }
