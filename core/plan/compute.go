@@ -19,10 +19,12 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p := newPass(want, have, now)
 	if want.Paused {
 		p.block(-1, "Paused", "spec.paused is true: nothing is changed until it is false", false)
+		p.pausedOperations()
 		p.plan.Spare = p.spare()
 		return p.plan
 	}
 	p.keepIdentities()
+	p.operations()
 	p.create()
 	p.replaceVolumes()
 	p.live()
@@ -30,13 +32,16 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p.storage()
 	if want.State == api.StateStopped {
 		p.stopAll()
+		p.reportActive()
 		return p.plan
 	}
 	p.startAll()
 	p.voters()
 	p.configs()
 	p.roll()
+	p.finalize()
 	p.leaders()
+	p.reportActive()
 	p.plan.Spare = p.spare()
 	return p.plan
 }
@@ -55,6 +60,7 @@ type pass struct {
 	specs map[int32]*api.KafkaNodeSpec
 	// registered brokers by id.
 	brokers map[int32]*Broker
+	op      operating
 }
 
 func newPass(want cluster.Model, have World, now time.Time) *pass {

@@ -13,6 +13,9 @@ import (
 
 // Do obeys a step and notes what it breaks.
 func (w *World) Do(s plan.Step) {
+	if w.doOperation(s) {
+		return
+	}
 	switch s.Kind {
 	case plan.CreateNode:
 		if _, ok := w.nodes[s.Node]; ok {
