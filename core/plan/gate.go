@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 )
 
 // gate is what an Operation has to say before each node.
@@ -220,7 +221,7 @@ func (p *pass) eachRack(begun, left []int32, at func(point, after string) (gate,
 
 // windows keep nodes that are well from being changed outside of them.
 func (p *pass) windows() gate {
-	open, next := InWindow(p.want.Rollout.Windows, p.now)
+	open, next := cluster.InWindow(p.want.Rollout.Windows, p.now)
 	if open {
 		return gate{}
 	}

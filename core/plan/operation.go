@@ -35,6 +35,8 @@ type operating struct {
 	hold *api.RevisionHold
 	// queued wait behind the active one.
 	queued []*api.Operation
+	// after are changes that the spec calls for and that wait until a restart is over.
+	after []Step
 	// states of the active one's nodes before anything is decided.
 	states map[int32]api.OperationNodeState
 }
@@ -136,6 +138,9 @@ func (p *pass) keepRestarts() {
 		}
 		if op != nil && op.Spec.Type == api.OperationRestart {
 			// A restart changes nothing else: what the spec calls for has an Operation of its own.
+			if p.differing(n) {
+				p.op.after = append(p.op.after, Step{Kind: UpdateProcess, Node: w.ID, Reason: fmt.Sprintf("%s, when operation %s is over", changeReason(n.Spec.Process, w.Process), op.Name)})
+			}
 			w.Process, w.PackageWait = *n.Spec.Process.DeepCopy(), ""
 		}
 		w.Process.Restart = mark
@@ -191,6 +196,21 @@ func (p *pass) begin(outdated []*Node) {
 	op.Spec.Reason = someOf(why)
 	p.step(Step{Kind: CreateOperation, Node: -1, Reason: fmt.Sprintf("%d nodes are to change: %s", len(outdated), op.Spec.Reason), Operation: op})
 	p.op.active, p.op.created = op, true
+	p.op.states = p.statesOf(op)
+}
+
+// takeUp records where nodes come from in an Operation that a user made.
+func (p *pass) takeUp(outdated []*Node) {
+	op := p.op.active
+	if !rolls(op) || len(op.Spec.From) > 0 || p.op.created {
+		return
+	}
+	op = op.DeepCopy()
+	for _, n := range outdated {
+		op.Spec.From = append(op.Spec.From, api.OperationOrigin{ID: n.Spec.NodeID, Revision: p.origin(n)})
+	}
+	p.step(Step{Kind: RecordOperation, Node: -1, Operation: op, Reason: fmt.Sprintf("%d nodes are to change", len(outdated))})
+	p.op.active = op
 	p.op.states = p.statesOf(op)
 }
 

@@ -46,10 +46,7 @@ func (p *pass) stateOf(op *api.Operation, id int32) api.OperationNodeState {
 	if mine && change.RolledBack {
 		return api.OperationNodeFailed
 	}
-	if layout.ProcessHash(spec.Process) != layout.ProcessHash(p.wanted[id].Process) && (op == p.op.active || p.op.active == nil || !mine) {
-		if cancelled(op) || op.Status.Phase.Final() {
-			return api.OperationNodeCancelled
-		}
+	if layout.ProcessHash(spec.Process) != layout.ProcessHash(p.wanted[id].Process) {
 		return api.OperationNodeWaiting
 	}
 	begunNow := layout.ProcessHash(spec.Process) != layout.ProcessHash(n.Spec.Process)
@@ -92,6 +89,11 @@ func (p *pass) over(op *api.Operation, phase api.OperationPhase, message string)
 		st.FinishedAt = new(metaNow(p.now))
 	}
 	st.EstimatedEnd, st.Point, st.Plan = nil, "", nil
+	for i := range st.Nodes {
+		if n := &st.Nodes[i]; n.State == api.OperationNodeRunning || n.State == api.OperationNodeWaiting {
+			n.State = api.OperationNodeCancelled
+		}
+	}
 	p.plan.Operations = append(p.plan.Operations, OperationReport{Name: op.Name, Status: st, Free: true})
 }
 
@@ -128,9 +130,6 @@ func (p *pass) statusOf(op *api.Operation, phase api.OperationPhase, message str
 
 func (p *pass) operationNode(op *api.Operation, id int32) api.OperationNode {
 	state := p.stateOf(op, id)
-	if final := op.Status.Phase.Final(); state == api.OperationNodeWaiting && (final || cancelled(op) || op != p.op.active && p.plan.superseded(op, p.have.Revision)) {
-		state = api.OperationNodeCancelled
-	}
 	out := api.OperationNode{ID: id, State: state}
 	n, ok := p.nodes[id]
 	if !ok {
@@ -173,11 +172,6 @@ func (p *pass) operationNode(op *api.Operation, id int32) api.OperationNode {
 	return out
 }
 
-// superseded says whether an Operation leads to a revision that is not wanted any more.
-func (Plan) superseded(op *api.Operation, revision string) bool {
-	return rolls(op) && op.Spec.ToRevision != "" && op.Spec.ToRevision != revision
-}
-
 // estimate is when an Operation ends if nodes go on to take as long as they did. It changes
 // only when a node ends.
 func estimate(st *api.OperationStatus) *metav1.Time {
@@ -205,6 +199,7 @@ func (p *pass) reportActive() {
 	if op == nil {
 		return
 	}
+	p.plan.Upcoming = append(p.plan.Upcoming, p.op.after...)
 	for _, q := range p.op.queued {
 		p.report(q, api.OperationPending, fmt.Sprintf("waits until operation %s is over", op.Name))
 	}

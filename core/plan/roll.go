@@ -34,6 +34,7 @@ func (p *pass) roll() {
 	if p.op.active == nil {
 		p.begin(outdated)
 	}
+	p.takeUp(outdated)
 	gate := p.gate()
 	var healthy []*Node
 	for _, n := range outdated {

@@ -1,4 +1,4 @@
-package plan
+package cluster
 
 import (
 	"cmp"
@@ -10,8 +10,8 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 )
 
-// ParseWindow says what is wrong with a window, or when it opens.
-func ParseWindow(w api.Window) (cron.Schedule, error) {
+// parseWindow says what is wrong with a window, or when it opens.
+func parseWindow(w api.Window) (cron.Schedule, error) {
 	schedule, err := cron.ParseStandard("CRON_TZ=" + cmp.Or(w.TimeZone, "UTC") + " " + w.Schedule)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", w.Schedule, err)
@@ -29,7 +29,7 @@ func InWindow(windows []api.Window, now time.Time) (open bool, next time.Time) {
 		return true, time.Time{}
 	}
 	for _, w := range windows {
-		schedule, err := ParseWindow(w)
+		schedule, err := parseWindow(w)
 		if err != nil {
 			continue
 		}
