@@ -57,6 +57,9 @@ type ClusterRevisionSpec struct {
 	// restart no other one.
 	// +optional
 	DefaultReplicas int32 `json:"defaultReplicas,omitempty"`
+	// Restores names an earlier revision with the same spec: nodes go back to it in reverse order.
+	// +optional
+	Restores string `json:"restores,omitempty"`
 	// Held says that nothing of this revision reaches further nodes until somebody decides: a
 	// new spec, a rollback, or a retry.
 	// +optional
