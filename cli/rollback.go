@@ -13,6 +13,9 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/csaupgrade"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -146,6 +149,9 @@ func (r *rollbackOptions) back(ctx context.Context, c client.Client, cluster *ap
 	if err := r.writeShown(ctx, c, cluster, rev); err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
+	if err := handOver(ctx, c, client.ObjectKeyFromObject(cluster)); err != nil {
+		fmt.Fprintf(r.Err, "The next `%s apply` will need --force-conflicts: %v\n", r.program(), err)
+	}
 	_, err = fmt.Fprintf(r.Out, "kafkacluster.castellan.dev/%s has the spec of revision %d: `%s watch %[1]s -n %[4]s` shows how it goes\n",
 		cluster.Name, rev.Spec.Number, r.program(), cluster.Namespace)
 	return err
@@ -172,8 +178,8 @@ func specDiff(cluster *api.KafkaCluster, rev *api.ClusterRevision) (string, erro
 		texts[i] = string(data)
 	}
 	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: difflib.SplitLines(texts[0]), FromFile: "spec now",
-		B: difflib.SplitLines(texts[1]), ToFile: fmt.Sprintf("revision %d", rev.Spec.Number), Context: 3,
+		A: slices.Collect(strings.Lines(texts[0])), FromFile: "spec now",
+		B: slices.Collect(strings.Lines(texts[1])), ToFile: fmt.Sprintf("revision %d", rev.Spec.Number), Context: 6,
 	})
 	if err != nil {
 		return "", fmt.Errorf("compare the specs: %w", err)
@@ -211,4 +217,20 @@ func writeSpec(ctx context.Context, c client.Client, cluster *api.KafkaCluster, 
 	after.Annotations[annotationRolledBack] = strconv.FormatInt(rev.Spec.Number, 10)
 	patch := client.MergeFromWithOptions(cluster, client.MergeFromWithOptimisticLock{})
 	return c.Patch(ctx, after, patch, append(options, client.FieldOwner(FieldManager))...)
+}
+
+// handOver makes the fields that were patched those of castellan apply: a file applied later may
+// change them without a conflict, and what it leaves out goes.
+func handOver(ctx context.Context, c client.Client, key client.ObjectKey) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		cluster := &api.KafkaCluster{}
+		if err := c.Get(ctx, key, cluster); err != nil {
+			return err
+		}
+		patch, err := csaupgrade.UpgradeManagedFieldsPatch(cluster, sets.New(FieldManager), FieldManager)
+		if err != nil || len(patch) == 0 {
+			return err
+		}
+		return c.Patch(ctx, cluster, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager))
+	})
 }

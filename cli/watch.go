@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -168,7 +169,15 @@ func (f *follower) note(s sighting) error {
 		if apierrors.IsForbidden(s.err) || apierrors.IsUnauthorized(s.err) {
 			return fmt.Errorf("watch the operations of namespace %s: %w", f.namespace, s.err)
 		}
-		f.view.trouble(fmt.Sprintf("the API server cannot be asked now, trying again: %s", oneLine(s.err.Error())), time.Now())
+		why := s.err
+		if call, ok := errors.AsType[*url.Error](why); ok {
+			why = call.Err // without the address, which is another one each time
+		}
+		f.view.trouble("the API server cannot be asked now, trying again: "+why.Error(), time.Now())
+		return nil
+	}
+	if s.back {
+		f.view.back(time.Now())
 		return nil
 	}
 	switch object := s.object.(type) {

@@ -2,10 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
+	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,12 +23,13 @@ type informed struct {
 }
 
 // sighting is what a watch brings: an object, that all there were at the beginning have come
-// (read), or what went wrong.
+// (read), what went wrong, or that the server answers again (back).
 type sighting struct {
 	object client.Object
 	gone   bool
 	read   bool
 	err    error
+	back   bool
 }
 
 // inform sends what it sees until ctx ends. The informer takes a broken watch up again where
@@ -41,13 +41,9 @@ func inform(ctx context.Context, c client.WithWatch, namespace string, kind info
 		case <-ctx.Done():
 		}
 	}
-	informer := cache.NewSharedIndexInformer(listWatch(c, namespace, kind), kind.object, 0, nil)
-	err := informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		if ctx.Err() == nil && !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-			send(sighting{err: err})
-		}
-	})
-	if err != nil {
+	informer := cache.NewSharedIndexInformer(listWatch(c, namespace, kind, send), kind.object, 0, nil)
+	// The calls themselves tell of failures: some of them the informer keeps to itself.
+	if err := informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {}); err != nil {
 		return fmt.Errorf("prepare the watch: %w", err)
 	}
 	sendObject := func(o any, gone bool) {
@@ -77,7 +73,7 @@ func inform(ctx context.Context, c client.WithWatch, namespace string, kind info
 	return nil
 }
 
-func listWatch(c client.WithWatch, namespace string, kind informed) cache.ListerWatcher { //nolint:ireturn // what an informer takes
+func listWatch(c client.WithWatch, namespace string, kind informed, send func(sighting)) cache.ListerWatcher { //nolint:ireturn // what an informer takes
 	options := func(raw metav1.ListOptions) *client.ListOptions {
 		if kind.name != "" {
 			raw.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, kind.name).String()
@@ -85,13 +81,28 @@ func listWatch(c client.WithWatch, namespace string, kind informed) cache.Lister
 		return &client.ListOptions{Namespace: namespace, Raw: &raw}
 	}
 	empty := func() client.ObjectList { return kind.list.DeepCopyObject().(client.ObjectList) } //nolint:forcetypeassert // a copy of one
+	var failing atomic.Bool
+	tell := func(ctx context.Context, err error) {
+		switch {
+		case ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err): // the informer lists anew
+		case err != nil:
+			failing.Store(true)
+			send(sighting{err: err})
+		case failing.Swap(false):
+			send(sighting{back: true})
+		}
+	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, raw metav1.ListOptions) (runtime.Object, error) {
 			list := empty()
-			return list, c.List(ctx, list, options(raw))
+			err := c.List(ctx, list, options(raw))
+			tell(ctx, err)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, raw metav1.ListOptions) (watch.Interface, error) {
-			return c.Watch(ctx, empty(), options(raw))
+			w, err := c.Watch(ctx, empty(), options(raw))
+			tell(ctx, err)
+			return w, err
 		},
 	}
 }

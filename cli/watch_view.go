@@ -65,6 +65,18 @@ func (v *progressView) trouble(text string, now time.Time) {
 	v.draw(now)
 }
 
+// back takes back what trouble said of the API server.
+func (v *progressView) back(now time.Time) {
+	if v.note == "" {
+		return
+	}
+	if v.note = ""; v.size == nil {
+		v.line(now, "the API server answers again")
+		return
+	}
+	v.draw(now)
+}
+
 func (v *progressView) line(now time.Time, format string, args ...any) {
 	fmt.Fprintf(v.out, "%s %s\n", now.UTC().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
@@ -77,13 +89,23 @@ func (v *progressView) changes(before, op *api.Operation, now time.Time) {
 	} else {
 		was = before.Status
 	}
-	for i := range op.Status.Nodes {
-		n := &op.Status.Nodes[i]
-		old := api.OperationNode{State: api.OperationNodeWaiting}
-		for _, o := range was.Nodes {
-			if o.ID == n.ID {
-				old = o
-			}
+	v.nodeChanges(was.Nodes, op.Status.Nodes, now)
+	s := &op.Status
+	if before == nil || s.Phase != was.Phase || s.Steps != was.Steps || s.Message != was.Message {
+		v.line(now, "%s", oneLine(fmt.Sprintf("%s %s %d/%d %d%% %s %s", op.Name, phaseOf(op), s.Steps.Done, s.Steps.Total, s.Steps.Percent, remaining(op, now), s.Message)))
+	}
+}
+
+func (v *progressView) nodeChanges(before, nodes []api.OperationNode, now time.Time) {
+	was := map[int32]api.OperationNode{}
+	for _, n := range before {
+		was[n.ID] = n
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		old, known := was[n.ID]
+		if !known {
+			old.State = api.OperationNodeWaiting
 		}
 		if n.State == old.State && n.Attempt == old.Attempt && (n.State == api.OperationNodeWaiting || n.Reason == old.Reason) {
 			continue
@@ -94,10 +116,6 @@ func (v *progressView) changes(before, op *api.Operation, now time.Time) {
 				fmt.Fprintf(v.out, "             | %s", text)
 			}
 		}
-	}
-	s := &op.Status
-	if before == nil || s.Phase != was.Phase || s.Steps != was.Steps || s.Message != was.Message {
-		v.line(now, "%s", oneLine(fmt.Sprintf("%s %s %d/%d %d%% %s %s", op.Name, phaseOf(op), s.Steps.Done, s.Steps.Total, s.Steps.Percent, remaining(op, now), s.Message)))
 	}
 }
 
