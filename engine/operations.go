@@ -150,8 +150,8 @@ func comesFrom(rev *api.ClusterRevision, earlier []api.ClusterRevision) error {
 	if err != nil {
 		return err
 	}
-	for i := len(earlier) - 1; i >= 0; i-- {
-		then, err := essence(earlier[i].Spec.Cluster)
+	for i, before := range slices.Backward(earlier) {
+		then, err := essence(before.Spec.Cluster)
 		switch {
 		case err != nil:
 			return err
@@ -160,7 +160,7 @@ func comesFrom(rev *api.ClusterRevision, earlier []api.ClusterRevision) error {
 			rev.Spec.Restores, rev.Spec.Held = latest.Spec.Restores, latest.Spec.Held.DeepCopy()
 			return nil
 		default:
-			rev.Spec.Restores = earlier[i].Name
+			rev.Spec.Restores = before.Name
 			return nil
 		}
 	}

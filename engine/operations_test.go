@@ -189,7 +189,7 @@ func TestAFailedNodeIsGivenBack(t *testing.T) {
 	for len(w.sim.Restarts) == 0 {
 		w.pass(t, kc)
 	}
-	failing := int32(slices.IndexFunc([]int32{0, 1, 2}, func(id int32) bool { return w.sim.Restarts[id] > 0 })) //nolint:gosec // 0 to 2
+	failing := int32(slices.IndexFunc([]int32{0, 1, 2}, func(id int32) bool { return w.sim.Restarts[id] > 0 }))
 	w.sim.Break(failing, true)
 	back := func() bool {
 		n := w.sim.See().Nodes[failing]

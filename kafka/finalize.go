@@ -36,8 +36,7 @@ func (c *Cluster) FinalizeFeatures(ctx context.Context, levels map[string]int16)
 			return err
 		}
 		err = updateFeatures(ctx, b, "finalize "+text, missing, false)
-		var no *RefusedError
-		if errors.As(err, &no) {
+		if _, no := errors.AsType[*RefusedError](err); no {
 			// An answer that was lost makes the request come twice.
 			if left, unread := missingLevels(ctx, b, missing); unread == nil && len(left) == 0 {
 				return nil

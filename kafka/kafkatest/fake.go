@@ -333,12 +333,10 @@ func (f *Fake) advertise(c *kfake.Cluster, encrypted bool) {
 		one.ApiKey, one.MaxVersion = key.Int16(), highest
 		own.ApiKeys = append(own.ApiKeys, one)
 	}
+	highest := map[int16]int16{kmsg.DescribeCluster.Int16(): f.describeClusterVersion, kmsg.UpdateFeatures.Int16(): f.updateFeaturesVersion}
 	for i := range own.ApiKeys {
-		switch kmsg.Key(own.ApiKeys[i].ApiKey) {
-		case kmsg.DescribeCluster:
-			own.ApiKeys[i].MaxVersion = f.describeClusterVersion
-		case kmsg.UpdateFeatures:
-			own.ApiKeys[i].MaxVersion = f.updateFeaturesVersion
+		if version, ok := highest[own.ApiKeys[i].ApiKey]; ok {
+			own.ApiKeys[i].MaxVersion = version
 		}
 	}
 	f.support(own)
