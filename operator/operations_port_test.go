@@ -1,6 +1,8 @@
 package operator
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +39,7 @@ func TestOperationsPort(t *testing.T) {
 	o.dismissed()
 	o.ofAnother()
 	o.held()
+	o.leftBehind()
 }
 
 func (o operated) get(name string) *api.Operation {
@@ -241,6 +244,36 @@ func (o operated) held() {
 		if (hold == nil) != (is.Spec.Held == nil) || hold != nil && is.Spec.Held.Reason != hold.Reason {
 			o.t.Errorf("held %+v, want %+v", is.Spec.Held, hold)
 		}
+	}
+}
+
+// leftBehind: a cluster that went by force leaves an Operation, which is freed, and the operator
+// has its rights until then.
+func (o operated) leftBehind() {
+	o.t.Helper()
+	ctx := o.t.Context()
+	b := o.serving("kafka")
+	o.eventually("rights are in force", func(ctx context.Context) error { return b.hold(ctx, "kafka") })
+	if err := o.port.Create(ctx, o.kc, rollout("left")); err != nil {
+		o.t.Fatal(err)
+	}
+	before := o.kc.DeepCopy()
+	o.kc.Finalizers = nil
+	if err := errors.Join(o.admin.Patch(ctx, o.kc, client.MergeFrom(before)), o.admin.Delete(ctx, o.kc)); err != nil {
+		o.t.Fatal(err)
+	}
+	if err := b.release(ctx, "kafka"); err != nil || !o.boundOperator.held() {
+		o.t.Fatalf("rights are given up while an Operation is kept: %v", err)
+	}
+	o.eventually("the Operation is collected and freed", func(ctx context.Context) error {
+		err := o.port.strays(ctx, client.ObjectKeyFromObject(o.kc), nil)
+		if err == nil && len(o.list()) > 0 {
+			return errors.New("still there")
+		}
+		return err
+	})
+	if err := b.release(ctx, "kafka"); err != nil || o.boundOperator.held() {
+		o.t.Errorf("rights are kept for nothing: %v", err)
 	}
 }
 
