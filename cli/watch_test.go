@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -54,28 +55,28 @@ func (s *screen) await(t *testing.T, what string) {
 	}
 }
 
-// watching runs castellan with arguments until it ends.
-type watching struct {
+// command is castellan with arguments, in this process.
+type command struct {
 	root     *cobra.Command
 	out, err *screen
 	code     chan int
 }
 
-func newWatching(kubeconfig string, size func() (int, int), args ...string) *watching {
-	w := &watching{out: newScreen(), err: newScreen(), code: make(chan int, 1)}
+func newCommand(kubeconfig string, in io.Reader, size func() (int, int), args ...string) *command {
+	w := &command{out: newScreen(), err: newScreen(), code: make(chan int, 1)}
 	w.root = cli.New(cli.Config{
-		In: strings.NewReader(""), Out: w.out, Err: w.err, Size: size,
+		In: in, Out: w.out, Err: w.err, Size: size, Interactive: in != nil,
 		Getenv: func(key string) string { return map[string]string{"KUBECONFIG": kubeconfig}[key] },
 	})
 	w.root.SetArgs(args)
 	return w
 }
 
-func (w *watching) start(ctx context.Context) {
+func (w *command) start(ctx context.Context) {
 	go func() { w.code <- cli.Execute(ctx, w.root) }()
 }
 
-func (w *watching) ended(t *testing.T, want int) {
+func (w *command) ended(t *testing.T, want int) {
 	t.Helper()
 	select {
 	case got := <-w.code:
@@ -123,7 +124,7 @@ spec: {version: 4.3.1, pools: [{name: nodes, roles: [broker, controller], replic
 	now(cluster)
 
 	t.Run("a cluster from a spec that nobody has looked at to the end of all that is done", func(t *testing.T) {
-		w := newWatching(kubeconfig, nil, "watch", "orders")
+		w := newCommand(kubeconfig, nil, nil, "watch", "orders")
 		w.start(t.Context())
 		w.out.await(t, "waiting for the operator to look at generation 1 of cluster orders")
 		now(operationText("first", "Running", 0, "Waiting", "Waiting"))
@@ -146,7 +147,7 @@ spec: {version: 4.3.1, pools: [{name: nodes, roles: [broker, controller], replic
 
 	t.Run("deleted before it was over", func(t *testing.T) {
 		now(operationText("third", "Running", 0, "Running", "Waiting"))
-		w := newWatching(kubeconfig, nil, "watch", "third")
+		w := newCommand(kubeconfig, nil, nil, "watch", "third")
 		w.start(t.Context())
 		w.out.await(t, "node 0 Running")
 		if err := objects.Delete(t.Context(), &api.Operation{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "third"}}); err != nil {
@@ -160,7 +161,7 @@ spec: {version: 4.3.1, pools: [{name: nodes, roles: [broker, controller], replic
 		now(operationText("fourth", "Running", 0, "Running", "Waiting"))
 		ctx, interrupt := context.WithCancel(t.Context())
 		defer interrupt()
-		w := newWatching(kubeconfig, nil, "watch", "orders")
+		w := newCommand(kubeconfig, nil, nil, "watch", "orders")
 		w.start(ctx)
 		w.out.await(t, "node 0 Running")
 		interrupt()
@@ -169,7 +170,7 @@ spec: {version: 4.3.1, pools: [{name: nodes, roles: [broker, controller], replic
 	})
 
 	t.Run("a terminal shows it in place, also after the API server was away", func(t *testing.T) {
-		w := newWatching(kubeconfig, func() (int, int) { return 40, 24 }, "watch", "fourth")
+		w := newCommand(kubeconfig, nil, func() (int, int) { return 40, 24 }, "watch", "fourth")
 		w.start(t.Context())
 		w.out.await(t, "fourth: Restart of cluster orders, Run…\n")
 		plane.Kill(t)
