@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/engine"
 )
 
@@ -145,6 +146,25 @@ func TestADeletedOperationIsCancelled(t *testing.T) {
 		t.Errorf("writes %v, reads %v", w.writes, w.reads)
 	}
 	w.settle(t, kc, 40)
+}
+
+// That an Operation may go rests on fresh facts, also where nothing else is to be done.
+func TestAnOperationIsFreedOnFreshFacts(t *testing.T) {
+	w, kc := atRest(t)
+	w.ask("again", api.OperationSpec{Type: api.OperationRestart, Paused: true})
+	w.pass(t, kc)
+	w.decide("again", func(spec *api.OperationSpec) { spec.IgnoredNodes = []int32{0, 1, 2} })
+	w.reads, w.writes = nil, nil
+	w.pass(t, kc)
+	if !written(w, "free operation again") || !slices.Contains(w.reads, "fresh operations") {
+		t.Errorf("writes %v, reads %v", w.writes, w.reads)
+	}
+	// An engine that ended between the two writes left it with its last status.
+	w.operation("again").Finalizers = []string{plan.OperationFinalizer}
+	w.pass(t, kc)
+	if op := w.operation("again"); len(op.Finalizers) > 0 || op.Status.Phase != api.OperationSucceeded {
+		t.Errorf("%+v", op)
+	}
 }
 
 func TestOldOperationsAreForgotten(t *testing.T) {

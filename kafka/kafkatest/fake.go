@@ -63,6 +63,7 @@ type Fake struct {
 	// features are the levels that were finalized since the start, supported what kfake says.
 	features  map[string]int16
 	supported map[string][2]int16
+	checks    []bool
 	silent    []int32
 	until     <-chan struct{}
 

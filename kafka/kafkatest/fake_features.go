@@ -23,6 +23,13 @@ func (f *Fake) Supported() map[string][2]int16 {
 	return maps.Clone(f.supported)
 }
 
+// Checks says of each UpdateFeatures so far whether it asked for a check only.
+func (f *Fake) Checks() []bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.checks)
+}
+
 // support takes over what kfake says that it supports.
 func (f *Fake) support(own *kmsg.ApiVersionsResponse) {
 	f.mu.Lock()
@@ -55,6 +62,7 @@ func (f *Fake) finalizedFeatures() []kmsg.ApiVersionsResponseFinalizedFeature {
 func (f *Fake) updateFeatures(r *kmsg.UpdateFeaturesRequest, node int32, controllers bool) kmsg.Response { //nolint:ireturn // what kfake takes
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.checks = append(f.checks, r.ValidateOnly)
 	resp := kmsg.NewPtrUpdateFeaturesResponse()
 	resp.Version = r.Version
 	if controllers && node != f.quorum.Leader {
