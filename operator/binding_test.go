@@ -70,15 +70,15 @@ func (o boundOperator) serving(namespaces ...string) *bindings {
 	return newBindings(o.client, o.client, Config{LeaseNamespace: "ops", WatchNamespaces: namespaces, Log: slog.New(slog.NewTextHandler(o.t.Output(), nil))})
 }
 
-func (o boundOperator) binding() (*rbacv1.RoleBinding, error) {
+func (o boundOperator) binding(ctx context.Context) (*rbacv1.RoleBinding, error) {
 	binding := &rbacv1.RoleBinding{}
-	err := o.admin.Get(o.t.Context(), client.ObjectKey{Namespace: "kafka", Name: ClustersBinding}, binding)
+	err := o.admin.Get(ctx, client.ObjectKey{Namespace: "kafka", Name: ClustersBinding}, binding)
 	return binding, err
 }
 
 func (o boundOperator) held() bool {
 	o.t.Helper()
-	binding, err := o.binding()
+	binding, err := o.binding(o.t.Context())
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestEndOfAServedNamespace(t *testing.T) {
 		if err := o.admin.Get(ctx, client.ObjectKey{Namespace: "kafka", Name: "orders"}, kc); err != nil {
 			return err
 		}
-		binding, err := o.binding()
+		binding, err := o.binding(ctx)
 		if err == nil && (kc.DeletionTimestamp == nil || binding.DeletionTimestamp == nil) {
 			return errors.New("not both of them")
 		}

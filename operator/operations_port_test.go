@@ -266,8 +266,11 @@ func (o operated) leftBehind() {
 		o.t.Fatalf("rights are given up while an Operation is kept: %v", err)
 	}
 	o.eventually("the Operation is collected and freed", func(ctx context.Context) error {
-		err := o.port.strays(ctx, client.ObjectKeyFromObject(o.kc), nil)
-		if err == nil && len(o.list()) > 0 {
+		if err := o.port.strays(ctx, client.ObjectKeyFromObject(o.kc), nil); err != nil {
+			return err
+		}
+		left, err := o.port.List(ctx, o.kc, engine.Fresh)
+		if err == nil && len(left) > 0 {
 			return errors.New("still there")
 		}
 		return err
