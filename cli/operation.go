@@ -245,6 +245,12 @@ func idText(ids []int32) string {
 	return strings.Join(texts, ", ")
 }
 
+// addIDs adds a flag for node ids.
+func addIDs(cmd *cobra.Command, ids *[]int32, name, usage string) {
+	cmd.Flags().Int32SliceVar(ids, name, nil, usage)
+	cmd.Flags().Lookup(name).DefValue = "" // no [] in the help
+}
+
 // checkIDs refuses what is no node id, and sorts those that are.
 func checkIDs(flag string, ids []int32) ([]int32, error) {
 	for _, id := range ids {

@@ -134,7 +134,7 @@ func ignoreCommand(o *options) *cobra.Command {
 		},
 	}
 	o.addNamespace(cmd)
-	cmd.Flags().Int32SliceVar(&nodes, "node", nil, "ids of the nodes")
+	addIDs(cmd, &nodes, "node", "`ids` of the nodes")
 	return cmd
 }
 

@@ -35,7 +35,7 @@ still go back to where the first one found them.` + aboutArgument,
 		},
 	}
 	o.addNamespace(cmd)
-	cmd.Flags().Int32SliceVar(&nodes, "node", nil, "ids of the nodes (default all that failed)")
+	addIDs(cmd, &nodes, "node", "`ids` of the nodes (default all that failed)")
 	return cmd
 }
 

@@ -35,7 +35,7 @@ partitions and quorum can do without it.`,
 	}
 	o.addNamespace(cmd)
 	flags := cmd.Flags()
-	flags.Int32SliceVar(&r.nodes, "nodes", nil, "ids of the nodes to restart (default all)")
+	addIDs(cmd, &r.nodes, "nodes", "`ids` of the nodes to restart (default all)")
 	flags.StringVar(&r.reason, "reason", "", "what for, for people")
 	flags.BoolVar(&r.wait, "wait", false, "show how it goes until it is over")
 	flags.DurationVar(&r.timeout, "timeout", 0, "how long to wait (default as long as it takes)")
