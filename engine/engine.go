@@ -244,7 +244,7 @@ func (e *Engine) input(kc *api.KafkaCluster, f *facts) cluster.Input {
 // Input is what Resolve looks at for a KafkaCluster: the same for a pass, for admission
 // and for a preview.
 func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluster.Catalog) cluster.Input {
-	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog}
+	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog, Finalized: kc.Status.MetadataVersion}
 	if latest := last(revisions); latest != nil {
 		in.Accepted = &latest.Spec.Cluster
 		in.NodeIDs, in.DefaultReplicas = latest.Spec.NodeIDs, latest.Spec.DefaultReplicas

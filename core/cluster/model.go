@@ -107,6 +107,9 @@ type Input struct {
 	Accepted *api.KafkaClusterSpec
 	// NodeIDs are all ids ever given (from the newest ClusterRevision).
 	NodeIDs []api.PoolNodeIDs
+	// Finalized is the cluster's metadata.version as Kafka writes it, for example 4.3-IV0; empty
+	// when it is not known. The plan asks Kafka again before it acts on it.
+	Finalized string
 	// DefaultReplicas as in the newest ClusterRevision; 0 is not known.
 	DefaultReplicas int32
 	Catalog         Catalog

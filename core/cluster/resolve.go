@@ -125,8 +125,12 @@ func (r *resolver) changes() {
 	if old == nil {
 		return
 	}
-	if CompareVersions(ReleaseLine(r.spec.Version), ReleaseLine(old.Version)) < 0 {
-		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: the cluster's metadata.version was finalized for %s", old.Version, r.spec.Version, old.Version), "keep "+old.Version+" or a later one")
+	if CompareVersions(ReleaseLine(r.spec.Version), ReleaseLine(old.Version)) < 0 && !Understands(r.spec.Version, r.in.Finalized) {
+		what := "its metadata.version " + r.in.Finalized + " is finalized, which " + r.spec.Version + " does not understand"
+		if r.in.Finalized == "" {
+			what = "which metadata.version is finalized is not known now"
+		}
+		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: %s", old.Version, r.spec.Version, what), "keep "+old.Version+" or a later one")
 	}
 	if r.spec.MetadataVersion != old.MetadataVersion {
 		r.fail("spec.metadataVersion", "the metadata version of a running cluster cannot be changed by this version of Castellan", fmt.Sprintf("keep %q", old.MetadataVersion))
@@ -150,6 +154,13 @@ func (r *resolver) changes() {
 func ReleaseLine(version string) string {
 	parts := strings.Split(version, ".")
 	return strings.Join(parts[:min(2, len(parts))], ".")
+}
+
+// Understands says whether a release of Kafka can run a cluster whose metadata.version, as
+// Kafka writes it (4.3-IV0), is finalized. What is not known is not understood.
+func Understands(version, finalized string) bool {
+	line, _, ok := strings.Cut(finalized, "-IV")
+	return ok && CompareVersions(line, ReleaseLine(version)) <= 0
 }
 
 func (r *resolver) poolChange(old *api.Pool) {

@@ -501,3 +501,44 @@ func TestStatusIsOutput(t *testing.T) {
 	r.restarted(1, 1, 1, 1, 1)
 	r.phase(rollout2, api.OperationSucceeded, "")
 }
+
+// TestDowngradeBeforeFinalization: brokers go back first; what is finalized keeps them from it.
+func TestDowngradeBeforeFinalization(t *testing.T) {
+	at := func(m cluster.Model, version string) cluster.Model {
+		m.Version, m.Nodes = version, slices.Clone(m.Nodes)
+		for i := range m.Nodes {
+			m.Nodes[i].Process.Version = version
+		}
+		return m
+	}
+	for _, finalized := range []string{"4.3-IV0", "4.4-IV0"} {
+		r := newRolling(t, api.Rollout{})
+		r.w.MetadataVersion = "4.3-IV0"
+		r.m = at(r.m, "4.4.0")
+		r.w.Accept("r2", r.m)
+		r.until("every node runs the new version", r.is("orders-upgrade-r2", api.OperationSucceeded))
+		r.w.MetadataVersion = finalized
+		r.m = at(r.m, "4.3.1")
+		r.w.Accept("r3", r.m)
+		var order []int32
+		var p plan.Plan
+		for range 80 {
+			p = r.pass()
+			for _, s := range p.Steps {
+				if s.Kind == plan.UpdateProcess {
+					order = append(order, s.Node)
+				}
+			}
+		}
+		clean(t, r.w)
+		if finalized == "4.4-IV0" {
+			if b := blockFor(p, "OtherNode"); b == nil || !strings.Contains(b.Message, "4.4-IV0") || len(order) > 0 {
+				t.Errorf("finalized, and went back %v, blocked %+v", order, p.Blocked)
+			}
+			continue
+		}
+		if len(order) != 8 || order[0] < 100 || order[7] > 2 {
+			t.Errorf("went back in the order %v, want brokers first", order)
+		}
+	}
+}

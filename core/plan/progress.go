@@ -40,7 +40,7 @@ func (p *pass) stateOf(op *api.Operation, id int32) api.OperationNodeState {
 	case !exists:
 		return api.OperationNodeWaiting
 	}
-	spec := p.spec(id)
+	spec := p.peek(id)
 	change := spec.Change
 	mine := change != nil && change.Operation == op.Name
 	if mine && change.RolledBack {
@@ -136,7 +136,7 @@ func (p *pass) operationNode(op *api.Operation, id int32) api.OperationNode {
 		out.Reason = "it does not exist yet"
 		return out
 	}
-	spec := p.spec(id)
+	spec := p.peek(id)
 	if c := spec.Change; c != nil && c.Operation == op.Name {
 		out.StartedAt, out.Attempt, out.Reason = new(c.Since), c.Attempt, c.Reason
 	}

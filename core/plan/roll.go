@@ -60,7 +60,7 @@ func (p *pass) roll() {
 
 // updating says whether this pass already decided the node's new process.
 func (p *pass) updating(n *Node) bool {
-	return layout.ProcessHash(p.spec(n.Spec.NodeID).Process) == layout.ProcessHash(p.wanted[n.Spec.NodeID].Process)
+	return layout.ProcessHash(p.peek(n.Spec.NodeID).Process) == layout.ProcessHash(p.wanted[n.Spec.NodeID].Process)
 }
 
 // outdated are the nodes whose permitted process is not the wanted one, in the order in
@@ -90,8 +90,13 @@ func (p *pass) outdated() []*Node {
 		}
 		out = append(out, n)
 	}
+	back := p.back()
 	slices.SortStableFunc(out, func(a, b *Node) int {
-		return cmp.Or(p.asked(a)-p.asked(b), p.rank(a)-p.rank(b), p.reverse(a, b))
+		byID := 0
+		if back {
+			byID = int(b.Spec.NodeID - a.Spec.NodeID)
+		}
+		return cmp.Or(p.asked(a)-p.asked(b), p.rank(a, back)-p.rank(b, back), byID)
 	})
 	return out
 }
@@ -99,17 +104,13 @@ func (p *pass) outdated() []*Node {
 // back says whether nodes go back to what they were: brokers first then, since an older broker
 // understands a newer controller's metadata only as long as nothing of it is new.
 func (p *pass) back() bool {
+	if slices.ContainsFunc(p.existing(), func(n *Node) bool { return older(p.wanted[n.Spec.NodeID], &n.Spec) }) {
+		return true
+	}
 	if p.op.active != nil {
 		return p.op.active.Spec.Type == api.OperationRollback
 	}
 	return p.have.Restores != ""
-}
-
-func (p *pass) reverse(a, b *Node) int {
-	if p.back() {
-		return int(b.Spec.NodeID - a.Spec.NodeID)
-	}
-	return 0
 }
 
 // asked is the place of a node in the order that a user asked for.
@@ -124,10 +125,10 @@ func (p *pass) asked(n *Node) int {
 	return len(order)
 }
 
-func (p *pass) rank(n *Node) int {
+func (p *pass) rank(n *Node, back bool) int {
 	w := p.wanted[n.Spec.NodeID]
 	brokers := 3
-	if p.back() {
+	if back {
 		brokers = 0
 	}
 	switch {

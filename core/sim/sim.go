@@ -73,6 +73,8 @@ type World struct {
 	holds map[string]*api.RevisionHold
 	// earlier Models by revision, for nodes that are given back.
 	earlier map[string]cluster.Model
+	// MetadataVersion as Kafka writes it.
+	MetadataVersion string
 	// Features finalized, and the highest level that the newest version supports.
 	Features  map[string]int16
 	Supported map[string]int16
@@ -264,6 +266,7 @@ func (w *World) kafka() plan.Kafka {
 		}
 	}
 	k.Quorum = w.quorum()
+	k.MetadataVersion = w.MetadataVersion
 	k.Features, k.SupportedFeatures = maps.Clone(w.Features), map[string][2]int16{}
 	for name, highest := range w.Supported {
 		k.SupportedFeatures[name] = [2]int16{0, highest}
