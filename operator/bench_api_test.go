@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,6 +75,9 @@ func kindOf(r *http.Request) string {
 }
 
 func runCounted(at string) error {
+	if os.Getenv(benchProfiles) != "" {
+		runtime.MemProfileRate = 4 << 10
+	}
 	count := &counter{seen: map[string]int{}}
 	config := &rest.Config{Host: os.Getenv(benchAPI), BearerToken: os.Getenv(benchToken), TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { count.next = next; return count })
@@ -118,7 +122,7 @@ func counts(b *testing.B, at string) map[string]int {
 }
 
 // profile keeps profiles of the operator where benchProfiles says so.
-func profile(b *testing.B, at string) {
+func profile(b *testing.B, at, when string) {
 	b.Helper()
 	dir := os.Getenv(benchProfiles)
 	if dir == "" {
@@ -129,7 +133,7 @@ func profile(b *testing.B, at string) {
 		must(b, err)
 		data, err := io.ReadAll(response.Body)
 		must(b, errors.Join(err, response.Body.Close()))
-		must(b, os.WriteFile(filepath.Join(dir, name+".pprof"), data, 0o600))
+		must(b, os.WriteFile(filepath.Join(dir, when+"-"+name+".pprof"), data, 0o600))
 	}
 }
 

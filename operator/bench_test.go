@@ -14,12 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -48,7 +50,7 @@ const (
 	benchToken    = "CASTELLAN_BENCH_TOKEN"
 	benchPods     = "CASTELLAN_BENCH_PODS"
 	// benchClusters is a number of clusters for a look at less than all; benchProfiles a
-	// folder for profiles of the operator at rest.
+	// folder for profiles of the operator while it waits and at rest.
 	benchClusters = "CASTELLAN_BENCH_CLUSTERS"
 	benchProfiles = "CASTELLAN_BENCH_PROFILES"
 )
@@ -84,6 +86,7 @@ func BenchmarkManyClusters(b *testing.B) {
 
 func many(b *testing.B) {
 	b.Helper()
+	ctrl.SetLogger(logr.Discard())
 	config := startAPIServer(b)
 	c := controlplanetest.Client(b, config)
 	installDefinitions(b, c)
@@ -98,6 +101,7 @@ func many(b *testing.B) {
 	child, at := startCounted(b, config, pods.address)
 	wait(b, 15*time.Minute, func() error { return complete(b.Context(), c, manyClusters(b)*nodesEach) })
 	say("every object was made %s after the operator's start, with %d requests", time.Since(began).Round(time.Second), sum(counts(b, at)))
+	profile(b, at, "waiting")
 	measure(b, at, "while all nodes wait for pods that nobody makes", waitingFor)
 
 	wait(b, 15*time.Minute, func() error {
@@ -107,7 +111,7 @@ func many(b *testing.B) {
 	say("all are ready %s after the operator's start, after %d requests", time.Since(began).Round(time.Second), sum(counts(b, at)))
 	settle(b, at)
 	pods.heartbeat(b)
-	profile(b, at)
+	profile(b, at, "rest")
 	each, lists := measure(b, at, "at rest", restFor)
 	say("bound %.1f, and 0 LISTs", requestsBound)
 	b.ReportMetric(each, "requests/cluster/min")

@@ -26,7 +26,7 @@ func (c Config) cacheOptions() cache.Options {
 	}
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{pki.LabelManagedBy: pki.ManagedBy})}
 	o.ByObject = map[client.Object]cache.ByObject{
-		&corev1.Pod{}: ours, &corev1.Service{}: ours, &corev1.PersistentVolumeClaim{}: ours,
+		&corev1.Pod{}: {Label: ours.Label, Transform: leanPod}, &corev1.Service{}: ours, &corev1.PersistentVolumeClaim{}: ours,
 		&appsv1.StatefulSet{}: ours, &policyv1.PodDisruptionBudget{}: ours,
 		&corev1.Node{}: {Transform: leanNode},
 	}
@@ -55,6 +55,31 @@ func leanNode(in any) (any, error) {
 	}
 	for i := range lean.Status.Conditions {
 		lean.Status.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return lean, nil
+}
+
+// leanPod keeps of a pod what is read: its metadata and status, where it is, what it mounts
+// by name, and what its containers may use. What it runs follows from its StatefulSet.
+func leanPod(in any) (any, error) {
+	p, ok := in.(*corev1.Pod)
+	if !ok {
+		return in, nil
+	}
+	lean := &corev1.Pod{TypeMeta: p.TypeMeta, ObjectMeta: p.ObjectMeta, Status: p.Status, Spec: corev1.PodSpec{NodeName: p.Spec.NodeName}}
+	lean.ManagedFields = nil
+	for _, c := range p.Spec.Containers {
+		lean.Spec.Containers = append(lean.Spec.Containers, corev1.Container{Name: c.Name, Image: c.Image, Resources: c.Resources})
+	}
+	for _, v := range p.Spec.Volumes {
+		switch {
+		case v.PersistentVolumeClaim != nil:
+		case v.ConfigMap != nil:
+			v.ConfigMap = &corev1.ConfigMapVolumeSource{LocalObjectReference: v.ConfigMap.LocalObjectReference}
+		default:
+			continue
+		}
+		lean.Spec.Volumes = append(lean.Spec.Volumes, v)
 	}
 	return lean, nil
 }

@@ -39,7 +39,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 	if c.serves(SubstrateKubernetes) {
 		nodes.reports = make(chan event.TypedGenericEvent[types.NamespacedName], 1024)
 		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, c.Dial, nodes.reported)
-		errs = append(errs, mgr.Add(reports))
+		errs = append(errs, mgr.Add(reports), kubesub.Index(ctx, mgr.GetFieldIndexer()))
 		nodes.on.pods = kubesub.New(ownOnly(cached), live, reports)
 		if err := look(ctx, live, nodes.on.pods); err != nil {
 			return err

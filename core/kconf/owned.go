@@ -9,11 +9,13 @@ type ownedRule struct {
 }
 
 // ownership returns why Castellan owns the key, nil when it does not. It also answers for keys of other Kafka versions.
-func ownership(name string) *Ownership {
+func ownership(name string) *Ownership { return ownedBy(ownedRules(), name) }
+
+func ownedBy(rules []ownedRule, name string) *Ownership {
 	if l, ok := splitListenerKey(name); ok {
 		return listenerOwnership(l)
 	}
-	for _, r := range ownedRules() {
+	for _, r := range rules {
 		if matches(r.keys, name) {
 			return &r.Ownership
 		}

@@ -3,12 +3,12 @@ package kconf
 import "strings"
 
 // review adds to a generated key what Kafka does not say about itself.
-func review(k Key, controllersRead map[string]bool) Key {
+func review(k Key, controllersRead map[string]bool, owned []ownedRule) Key {
 	k.Roles = rolesOf(k.Name, controllersRead)
 	k.UpdateMode = reviewMode(k)
 	k.ClusterOnly = clusterOnly(k.Name)
 	k.Stepwise = k.Dynamic() && stepwise(k.Name)
-	k.Owned = ownership(k.Name)
+	k.Owned = ownedBy(owned, k.Name)
 	return k
 }
 

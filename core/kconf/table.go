@@ -41,9 +41,9 @@ func For(version string) (Table, bool) {
 		minor: minor, source: d.source,
 		keys: make(map[string]Key, len(d.broker)), topic: make(map[string]TopicKey, len(d.topic)), stronger: map[string]string{},
 	}
-	readers := brokerKeysControllersRead(d.topic)
+	readers, owned := brokerKeysControllersRead(d.topic), ownedRules() // once for all keys
 	for _, k := range slices.Concat(d.broker, unlistedKeys()) {
-		t.keys[k.Name] = review(k, readers)
+		t.keys[k.Name] = review(k, readers, owned)
 	}
 	for _, k := range d.topic {
 		t.topic[k.Name] = k

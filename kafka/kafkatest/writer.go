@@ -43,6 +43,9 @@ func StartWriter(ctx context.Context, config kafka.ClientConfig, topic string, p
 		kgo.DefaultProduceTopic(topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.DialTimeout(2 * time.Second),
+		// A machine that lost its power refuses nothing: who waits for it as long as is usual measures himself.
+		kgo.ProduceRequestTimeout(3 * time.Second),
+		kgo.RequestTimeoutOverhead(3 * time.Second),
 		kgo.MaxBufferedRecords(10 * perSecond),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 	}

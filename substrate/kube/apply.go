@@ -123,10 +123,17 @@ func (r *Realizer) sameTemplate(want, have *appsv1.StatefulSet) bool {
 	if equality.Semantic.DeepEqual(want.Spec.Template, have.Spec.Template) {
 		return true
 	}
+	return r.extrasOf(have) == have.Generation
+}
+
+// extrasOf is the generation that stands in extras; -1 when none does.
+func (r *Realizer) extrasOf(set *appsv1.StatefulSet) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	generation, known := r.extras[have.UID]
-	return known && generation == have.Generation
+	if generation, known := r.extras[set.UID]; known {
+		return generation
+	}
+	return -1
 }
 
 // exact takes out of a template what server-side apply leaves: the fields of others.

@@ -28,6 +28,9 @@ const (
 	reportBytes = 1 << 20
 	retryFirst  = time.Second
 	retryMost   = 15 * time.Second
+	// bufferBytes is what a connection keeps for itself: there is one for each pod, and a
+	// report is small.
+	bufferBytes = 1 << 10
 )
 
 // Target is the pod whose reports are read.
@@ -208,6 +211,7 @@ func (r *Reports) client(ctx context.Context, t Target) (*http.Client, error) {
 		Timeout: pollTimeout,
 		Transport: &http.Transport{
 			TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second, MaxIdleConns: 1,
+			ReadBufferSize: bufferBytes, WriteBufferSize: bufferBytes,
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return r.dial(ctx, network, address) },
 		},
 		// Who is sent elsewhere is not at the supervisor.

@@ -28,8 +28,9 @@ type digest [sha256.Size]byte
 type verdict uint8
 
 const (
-	idle verdict = 1 << iota // Apply has nothing to do
-	done                     // all that its generation asks for was handed over
+	idle   verdict = 1 << iota // Apply has nothing to do
+	done                       // all that its generation asks for was handed over
+	undone                     // not all of it was
 )
 
 // settled remembers what was found out of nodes as long as nothing about them changes:
@@ -91,7 +92,7 @@ func (s *settled) forget(node types.NamespacedName) {
 // another one with each heartbeat, so what is told of it is there instead.
 func (f *found) digest(node *api.KafkaNode) digest {
 	facts := []string{
-		fmt.Sprintf("%d %t %s", node.Generation, f.MachinesKnown, corekube.PlacementText(corekube.PlacementOf(f.Pod, f.Machines))),
+		fmt.Sprintf("%d %t %d %s", node.Generation, f.MachinesKnown, f.extras, corekube.PlacementText(corekube.PlacementOf(f.Pod, f.Machines))),
 		version(node),
 	}
 	if f.StatefulSet != nil {

@@ -99,8 +99,24 @@ func TestWhatIsRememberedHoldsUntilAnythingChanges(t *testing.T) {
 			if y.writes.Load() == writes {
 				t.Error("nothing was done about it")
 			}
+			y.wantDone(n, true)
 		})
 	}
+}
+
+func TestANodeThatWaitsIsRememberedToo(t *testing.T) {
+	y, n := newYard(t), testNode()
+	y.create(n)
+	y.machine("m1", corev1.ConditionTrue)
+	y.apply(n)
+	first, again := y.reads(func() { y.wantDone(n, false) }), y.reads(func() { y.wantDone(n, false) })
+	if again*2 > first {
+		t.Errorf("a look at what is remembered reads %d objects, the one before %d", again, first)
+	}
+	y.started(true)
+	y.wantDone(n, false)
+	y.apply(n)
+	y.wantDone(n, true)
 }
 
 func TestWhatIsRememberedEndsWithWhatIsDeleted(t *testing.T) {

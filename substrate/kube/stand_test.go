@@ -41,7 +41,11 @@ func newYard(t *testing.T) *yard {
 			t.Fatal(err)
 		}
 	}
-	store := fake.NewClientBuilder().WithScheme(scheme).
+	builder := fake.NewClientBuilder().WithScheme(scheme)
+	if err := kube.Index(t.Context(), indexer{builder}); err != nil {
+		t.Fatal(err)
+	}
+	store := builder.
 		WithStatusSubresource(&corev1.Pod{}, &appsv1.StatefulSet{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}).
 		WithIndex(&corev1.Event{}, "involvedObject.uid", func(o client.Object) []string {
 			if e, ok := o.(*corev1.Event); ok {
@@ -83,6 +87,14 @@ func newYard(t *testing.T) *yard {
 	y.r = kube.New(cached, live, y.reports)
 	y.r.SetSight(kube.Sight{Machines: true, Volumes: true})
 	return y
+}
+
+// indexer indexes what a fake API server serves as the operator does its cache.
+type indexer struct{ builder *fake.ClientBuilder }
+
+func (i indexer) IndexField(_ context.Context, o client.Object, field string, value client.IndexerFunc) error {
+	i.builder.WithIndex(o, field, value)
+	return nil
 }
 
 func quantity(text string) *resource.Quantity {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,24 +57,28 @@ func (r *Realizer) status(ctx context.Context, node *api.KafkaNode, fresh bool) 
 	return status, err
 }
 
-// handedOver is done, which is remembered of what the cache alone shows.
+// handedOver says whether all that this generation of the node asks for was handed over.
+// Either answer is remembered of what the cache alone shows.
 func (r *Realizer) handedOver(ctx context.Context, node *api.KafkaNode, f found, fresh bool) (bool, error) {
-	now := f.digest(node)
-	if !fresh && r.settled.is(client.ObjectKeyFromObject(node), now, done) {
-		return true, nil
+	key, now := client.ObjectKeyFromObject(node), f.digest(node)
+	for _, known := range []verdict{done, undone} {
+		if !fresh && r.settled.is(key, now, known) {
+			return known == done, nil
+		}
 	}
-	all, err := r.done(ctx, node, f.Seen)
-	if !all || err != nil || fresh {
-		return all, err
+	found, err := r.compare(ctx, node, f.Seen)
+	if err != nil || found == 0 || fresh {
+		return found == done, err
 	}
-	return true, r.note(ctx, node, now, done)
+	return found == done, r.note(ctx, node, now, found)
 }
 
-// done says whether all that this generation of the node asks for was handed over.
-func (r *Realizer) done(ctx context.Context, node *api.KafkaNode, seen corekube.Seen) (bool, error) {
+// compare says whether the node is done; 0 when that could not be found out, for a reason
+// that Apply gives.
+func (r *Realizer) compare(ctx context.Context, node *api.KafkaNode, seen corekube.Seen) (verdict, error) {
 	want, err := corekube.Objects(*node)
 	if err != nil {
-		return false, nil //nolint:nilerr // Apply says so
+		return 0, nil //nolint:nilerr // Apply says so
 	}
 	a := &act{r: r}
 	objects := []client.Object{want.Static, want.Live, want.StatefulSet}
@@ -82,20 +87,30 @@ func (r *Realizer) done(ctx context.Context, node *api.KafkaNode, seen corekube.
 	}
 	for _, o := range objects {
 		if err := sign(o); err != nil {
-			return false, err
+			return 0, err
 		}
-		if same, err := a.so(ctx, r.client, o); err != nil || !same {
-			return false, nil //nolint:nilerr // Apply says so
+		same, err := a.so(ctx, r.client, o)
+		if err != nil {
+			return 0, nil //nolint:nilerr // Apply says so
+		}
+		if !same {
+			return undone, nil
 		}
 	}
-	if node.Spec.State == api.StateStopped || seen.Pod == nil {
-		return seen.Pod == nil && node.Spec.State == api.StateStopped, nil
-	}
-	if corekube.MustRestart(want, seen.Pod) != "" || seen.Pod.Spec.NodeName == "" {
-		return false, nil
+	switch {
+	case seen.Pod == nil && node.Spec.State == api.StateStopped:
+		return done, nil
+	case seen.Pod == nil || node.Spec.State == api.StateStopped || corekube.MustRestart(want, seen.Pod) != "" || seen.Pod.Spec.NodeName == "":
+		return undone, nil
 	}
 	annotations, err := r.annotations(ctx, node, seen.Pod, want)
-	return hasAll(seen.Pod.Annotations, annotations), err
+	if err != nil {
+		return 0, err
+	}
+	if !hasAll(seen.Pod.Annotations, annotations) {
+		return undone, nil
+	}
+	return done, nil
 }
 
 // found is what there is of a node. It belongs to the cache: nothing of it may be changed.
@@ -103,6 +118,8 @@ type found struct {
 	corekube.Seen
 	secret *corev1.Secret
 	maps   []corev1.ConfigMap
+	// extras is what the realizer itself knows of the StatefulSet, see there.
+	extras int64
 }
 
 // find reads the pod and its StatefulSet from a reader, the rest from the cache.
@@ -113,6 +130,9 @@ func (r *Realizer) find(ctx context.Context, from client.Reader, node *api.Kafka
 	if f.StatefulSet, err = read[appsv1.StatefulSet](ctx, from, node.Namespace, corekube.NodeName(cluster, id), asIs); err != nil {
 		return f, err
 	}
+	if f.StatefulSet != nil {
+		f.extras = r.extrasOf(f.StatefulSet)
+	}
 	if f.Pod, err = r.pod(ctx, from, node, asIs); err != nil {
 		return f, err
 	}
@@ -121,15 +141,13 @@ func (r *Realizer) find(ctx context.Context, from client.Reader, node *api.Kafka
 			return f, err
 		}
 	}
-	mine := corekube.NodeSelector(cluster, id)
-	if f.Services, err = r.services(ctx, r.client, node.Namespace, mine, asIs); err != nil {
-		return f, err
-	}
+	mine := []client.ListOption{client.InNamespace(node.Namespace), client.MatchingFields{nodeIndex: corekube.NodeName(cluster, id)}, asIs}
+	var services corev1.ServiceList
 	var maps corev1.ConfigMapList
-	if err := r.client.List(ctx, &maps, client.InNamespace(node.Namespace), client.MatchingLabels(mine), asIs); err != nil {
-		return f, fmt.Errorf("read the ConfigMaps: %w", err)
+	if err := errors.Join(r.client.List(ctx, &services, mine...), r.client.List(ctx, &maps, mine...)); err != nil {
+		return f, fmt.Errorf("read the Services and ConfigMaps: %w", err)
 	}
-	f.maps = maps.Items
+	f.Services, f.maps = services.Items, maps.Items
 	if f.secret, err = read[corev1.Secret](ctx, r.client, node.Namespace, corekube.SecretName(cluster, id), asIs); err != nil {
 		return f, err
 	}
@@ -183,9 +201,9 @@ func (r *Realizer) volumes(ctx context.Context, claims map[string]*corev1.Persis
 	return out, nil
 }
 
-func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string, how ...client.ListOption) ([]corev1.Service, error) {
+func (r *Realizer) services(ctx context.Context, from client.Reader, namespace string, labels map[string]string) ([]corev1.Service, error) {
 	var list corev1.ServiceList
-	if err := from.List(ctx, &list, append(how, client.InNamespace(namespace), client.MatchingLabels(labels))...); err != nil {
+	if err := from.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels(labels)); err != nil {
 		return nil, fmt.Errorf("read the Services: %w", err)
 	}
 	return list.Items, nil

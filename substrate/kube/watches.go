@@ -41,6 +41,28 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	return out
 }
 
+// nodeIndex finds the objects of one node without a walk through all of their namespace.
+const nodeIndex = "castellan.dev/node"
+
+// Index lets the cache that a Realizer reads from find what it asks for; it is called before
+// the cache starts.
+func Index(ctx context.Context, cache client.FieldIndexer) error {
+	for _, kind := range []client.Object{&corev1.Service{}, &corev1.ConfigMap{}} {
+		if err := cache.IndexField(ctx, kind, nodeIndex, indexedNode); err != nil {
+			return fmt.Errorf("index %T by node: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+func indexedNode(o client.Object) []string {
+	node, ok := corekube.NodeOf(o)
+	if !ok {
+		return nil
+	}
+	return []string{node.Name}
+}
+
 // NodeRequests maps an object to its KafkaNode, by its labels.
 func NodeRequests(_ context.Context, o client.Object) []reconcile.Request {
 	node, ok := corekube.NodeOf(o)

@@ -136,6 +136,7 @@ const keptRecords = "1000"
 
 func write(t *testing.T, c *stand.Cluster) {
 	t.Helper()
+	c.Eventually("clients outside reach the cluster", time.Minute, c.InSync()) // a NodePort is served a moment after the pod is ready
 	var seen struct{ Written, Missing int64 }
 	c.Outside(time.Minute, &seen, "records", "-brokers", c.Bootstrap(stand.Outside), "-topic", "kept", "-count", keptRecords)
 	if seen.Missing != 0 || seen.Written == 0 {
@@ -145,6 +146,7 @@ func write(t *testing.T, c *stand.Cluster) {
 
 func there(t *testing.T, c *stand.Cluster) {
 	t.Helper()
+	c.Eventually("clients outside reach the cluster", time.Minute, c.InSync())
 	var seen struct{ Read, Missing int64 }
 	c.Outside(time.Minute, &seen, "records", "-keep", "-brokers", c.Bootstrap(stand.Outside), "-topic", "kept", "-count", keptRecords)
 	if seen.Missing != 0 {
