@@ -17,6 +17,7 @@ import (
 // give the same Plan, and a World that already is as wanted gives an empty one.
 func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p := newPass(want, have, now)
+	p.op.hold = have.Hold
 	if want.Paused {
 		p.block(-1, "Paused", "spec.paused is true: nothing is changed until it is false", false)
 		p.pausedOperations()

@@ -48,7 +48,6 @@ func cancelled(op *api.Operation) bool { return op.Spec.Cancelled || op.Deletion
 
 // operations finds the Operation that is active, and lets those end that lead nowhere any more.
 func (p *pass) operations() {
-	p.op.hold = p.have.Hold
 	for i := range p.have.Operations {
 		op := &p.have.Operations[i]
 		switch {
@@ -85,13 +84,19 @@ func (p *pass) cancel(op *api.Operation) {
 	if rolls(op) && p.op.hold == nil && p.differs() {
 		p.holdRevision(&api.RevisionHold{Operation: op.Name, Reason: fmt.Sprintf("operation %s %s", op.Name, word), Since: metav1.NewTime(p.now.Truncate(time.Second))}, word)
 	}
-	for id, state := range p.statesOf(op) {
-		if state == api.OperationNodeRunning {
+	for _, id := range p.nodesOf(op) {
+		if p.changes(op, id) && p.stateOf(op, id) == api.OperationNodeRunning {
 			p.report(op, api.OperationRunning, fmt.Sprintf("it %s; node %d, which was being changed, comes to its end", word, id))
 			return
 		}
 	}
 	p.over(op, api.OperationCancelled, "it "+word)
+}
+
+// changes says whether a node was last changed by an Operation.
+func (p *pass) changes(op *api.Operation, id int32) bool {
+	n, ok := p.nodes[id]
+	return ok && n.Spec.Change != nil && n.Spec.Change.Operation == op.Name
 }
 
 // fail ends an Operation that was stopped by failures, when the nodes that it gave back are in order.

@@ -542,3 +542,37 @@ func TestDowngradeBeforeFinalization(t *testing.T) {
 		}
 	}
 }
+
+// TestCancelWaitsForNoOther: what was never begun goes at once, though nodes are starting for other reasons.
+func TestCancelWaitsForNoOther(t *testing.T) {
+	r := newRolling(t, api.Rollout{})
+	r.w.AddOperation(api.Operation{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: api.OperationSpec{ClusterRef: api.ClusterRef{Name: "orders"}, Type: api.OperationRestart, Paused: true}})
+	r.w.Break(103, true)
+	r.rest(5)
+	r.w.DeleteOperation("x")
+	r.rest(2)
+	if r.w.Operation("x") != nil {
+		t.Errorf("it is still there: %s", r.said())
+	}
+}
+
+// TestPausedCluster: nothing is begun, and what is deleted goes and is not begun again later.
+func TestPausedCluster(t *testing.T) {
+	r := newRolling(t, api.Rollout{})
+	r.accept("r2", "16")
+	r.until("the first broker is changed", r.begun(100))
+	r.m.Paused = true
+	r.rest(20)
+	r.restarted(1, 0, 0, 0, 0)
+	r.phase(rollout2, api.OperationPaused, "spec.paused")
+	r.w.DeleteOperation(rollout2)
+	r.rest(3)
+	if r.w.Operation(rollout2) != nil {
+		t.Errorf("it is still there: %s", r.said())
+	}
+	r.m.Paused = false
+	if p := r.rest(20); blockFor(p, "Held") == nil {
+		t.Errorf("blocked %+v", p.Blocked)
+	}
+	r.restarted(1, 0, 0, 0, 0)
+}

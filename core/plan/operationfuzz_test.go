@@ -170,13 +170,20 @@ func (o *operated) rest() {
 		if p := o.pass(); p.Done() {
 			break
 		}
-		if op := o.newest(); op != nil {
+		open := false
+		for _, listed := range o.w.Operations() {
+			op := o.w.Operation(listed.Name)
+			if op.Status.Phase.Final() {
+				continue
+			}
+			open = true
 			o.resume(op)
 			o.retry(op)
 			if op.Status.PlanDigest != "" {
 				op.Spec.ApprovedPlan = op.Status.PlanDigest
 			}
-		} else if o.w.Held(o.w.Revision) != nil {
+		}
+		if !open && o.w.Held(o.w.Revision) != nil {
 			o.ask(api.OperationSpec{Type: api.OperationRollout, ToRevision: o.w.Revision})
 		}
 	}

@@ -281,10 +281,14 @@ func (p *pass) ending(op *api.Operation) (phase api.OperationPhase, message stri
 	return api.OperationSucceeded, "every node is as it was asked for", true
 }
 
-// pausedOperations says of all Operations that nothing is done.
+// pausedOperations says of all Operations that nothing is done. One that is being deleted ends
+// as ever, which touches no node.
 func (p *pass) pausedOperations() {
 	for i := range p.have.Operations {
-		if op := &p.have.Operations[i]; !op.Status.Phase.Final() && op.DeletionTimestamp == nil {
+		switch op := &p.have.Operations[i]; {
+		case op.DeletionTimestamp != nil:
+			p.cancel(op)
+		case !op.Status.Phase.Final():
 			p.report(op, api.OperationPaused, "spec.paused of the cluster is true: nothing is changed until it is false")
 		}
 	}

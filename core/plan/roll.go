@@ -90,6 +90,9 @@ func (p *pass) outdated() []*Node {
 		}
 		out = append(out, n)
 	}
+	if len(out) < 2 {
+		return out
+	}
 	back := p.back()
 	slices.SortStableFunc(out, func(a, b *Node) int {
 		byID := 0
