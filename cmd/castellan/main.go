@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // the image has none, and windows name time zones
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"

@@ -11,7 +11,7 @@ import (
 )
 
 // parseWindow says what is wrong with a window, or when it opens.
-func parseWindow(w api.Window) (cron.Schedule, error) {
+func parseWindow(w api.Window) (cron.Schedule, error) { //nolint:ireturn // cron gives only the interface
 	schedule, err := cron.ParseStandard("CRON_TZ=" + cmp.Or(w.TimeZone, "UTC") + " " + w.Schedule)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", w.Schedule, err)

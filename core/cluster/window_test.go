@@ -46,7 +46,8 @@ func TestInWindow(t *testing.T) {
 
 func TestParseWindowRefusesNonsense(t *testing.T) {
 	for _, w := range []api.Window{
-		{Schedule: "whenever", Duration: metav1.Duration{Duration: time.Hour}}, {Schedule: "0 2 * * SAT"},
+		{Schedule: "whenever", Duration: metav1.Duration{Duration: time.Hour}},
+		{Schedule: "0 2 * * SAT"},
 		{Schedule: "0 2 * * *", TimeZone: "Atlantis", Duration: metav1.Duration{Duration: time.Hour}},
 	} {
 		if _, err := parseWindow(w); err == nil {

@@ -130,7 +130,7 @@ func (p *pass) canary(shut func(api.OperationPhase, string, string, ...any) gate
 		g.point = point
 		return g, true
 	}
-	for _, point := range p.want.Rollout.PauseAfter {
+	for _, point := range canaryOrder(p.want.Rollout.PauseAfter) {
 		switch point {
 		case pointFirstNode:
 			if slices.Contains(op.Spec.Passed, pointFirstNode) {
@@ -139,13 +139,9 @@ func (p *pass) canary(shut func(api.OperationPhase, string, string, ...any) gate
 			if len(done) > 0 {
 				return at(pointFirstNode, fmt.Sprintf("after its first node, %d", done[0]))
 			}
-			if g, ok := p.alone(begun, left); ok {
-				return g, true
-			}
+			return p.alone(begun, left), true
 		case pointEachRack:
-			if g, ok := p.eachRack(begun, left, at); ok {
-				return g, true
-			}
+			return p.eachRack(begun, left, at), true
 		default:
 			if id, err := strconv.ParseInt(point, 10, 32); err == nil && slices.Contains(done, int32(id)) {
 				if g, ok := at("Node/"+point, "after node "+point); ok {
@@ -155,6 +151,21 @@ func (p *pass) canary(shut func(api.OperationPhase, string, string, ...any) gate
 		}
 	}
 	return gate{}, false
+}
+
+// canaryOrder takes the first node before all, and racks, which are a rule for every node, last.
+func canaryOrder(points []string) []string {
+	rank := func(point string) int {
+		switch point {
+		case pointFirstNode:
+			return 0
+		case pointEachRack:
+			return 2
+		default:
+			return 1
+		}
+	}
+	return slices.SortedStableFunc(slices.Values(points), func(a, b string) int { return rank(a) - rank(b) })
 }
 
 // progress sorts the nodes of the active Operation: being changed, succeeded, and waiting.
@@ -174,9 +185,9 @@ func (p *pass) progress() (begun, done, left []int32) {
 }
 
 // alone lets one node begin before the first has succeeded.
-func (p *pass) alone(begun, left []int32) (gate, bool) {
+func (p *pass) alone(begun, left []int32) gate {
 	if len(begun) > 0 {
-		return gate{phase: api.OperationRunning, wait: &Block{Node: begun[0], Reason: "CanaryPoint", Message: fmt.Sprintf("waiting for node %d, the first one, before another is begun", begun[0])}}, true
+		return gate{phase: api.OperationRunning, wait: &Block{Node: begun[0], Reason: "CanaryPoint", Message: fmt.Sprintf("waiting for node %d, the first one, before another is begun", begun[0])}}
 	}
 	first := left[0]
 	for _, n := range p.outdated() {
@@ -185,11 +196,11 @@ func (p *pass) alone(begun, left []int32) (gate, bool) {
 			break
 		}
 	}
-	return gate{phase: api.OperationRunning, wait: &Block{Node: first, Reason: "CanaryPoint", Message: fmt.Sprintf("node %d is the first one, and alone", first)}, some: func(n *Node) bool { return n.Spec.NodeID == first }}, true
+	return gate{phase: api.OperationRunning, wait: &Block{Node: first, Reason: "CanaryPoint", Message: fmt.Sprintf("node %d is the first one, and alone", first)}, some: func(n *Node) bool { return n.Spec.NodeID == first }}
 }
 
 // eachRack keeps an Operation to one rack at a time, and stops it after each.
-func (p *pass) eachRack(begun, left []int32, at func(point, after string) (gate, bool)) (gate, bool) {
+func (p *pass) eachRack(begun, left []int32, at func(point, after string) (gate, bool)) gate {
 	rack := func(id int32) string { return p.nodes[id].Rack }
 	open := slices.Concat(begun, left)
 	for _, id := range p.nodesOf(p.op.active) {
@@ -197,26 +208,26 @@ func (p *pass) eachRack(begun, left []int32, at func(point, after string) (gate,
 			continue
 		}
 		if g, ok := at(pointEachRack+"/"+rack(id), "after rack "+rack(id)); ok {
-			return g, true
+			return g
 		}
 	}
 	// The rack that was begun is ended first.
-	at1 := ""
+	current := ""
 	for _, id := range p.nodesOf(p.op.active) {
 		s := p.op.states[id]
 		if s != api.OperationNodeWaiting && s != api.OperationNodeIgnored && slices.ContainsFunc(left, func(o int32) bool { return rack(o) == rack(id) }) {
-			at1 = rack(id)
+			current = rack(id)
 			break
 		}
 	}
-	if at1 == "" {
-		at1 = rack(left[0])
+	if current == "" {
+		current = rack(left[0])
 	}
 	return gate{
 		phase: api.OperationRunning,
-		wait:  &Block{Node: -1, Reason: "CanaryPoint", Message: fmt.Sprintf("only nodes of rack %s are begun before it is ended", at1)},
-		some:  func(n *Node) bool { return n.Rack == at1 },
-	}, true
+		wait:  &Block{Node: -1, Reason: "CanaryPoint", Message: fmt.Sprintf("only nodes of rack %s are begun before it is ended", current)},
+		some:  func(n *Node) bool { return n.Rack == current },
+	}
 }
 
 // windows keep nodes that are well from being changed outside of them.

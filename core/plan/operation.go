@@ -289,12 +289,13 @@ func (p *pass) ignored(id int32) (op string, ok bool) {
 // digest names what an Operation is going to do, for approval. It does not change while nodes
 // are being done.
 func digest(op *api.Operation) string {
-	h := sha256.New()
-	fmt.Fprintln(h, op.Name, op.Spec.Type, op.Spec.ToRevision, op.Spec.Nodes, op.Spec.Order)
+	var text strings.Builder
+	text.WriteString(fmt.Sprintln(op.Name, op.Spec.Type, op.Spec.ToRevision, op.Spec.Nodes, op.Spec.Order))
 	for _, from := range op.Spec.From {
-		fmt.Fprintln(h, from.ID, from.Revision)
+		text.WriteString(fmt.Sprintln(from.ID, from.Revision))
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256([]byte(text.String()))
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // nodesOf are the nodes that an Operation is about, in the order in which they were recorded.

@@ -46,7 +46,10 @@ type operated struct {
 func newOperated(t *testing.T, events []byte) *operated {
 	t.Helper()
 	policies := []api.Rollout{
-		{}, {OnFailure: api.OnFailureRollback}, {PauseAfter: []string{"FirstNode", "EachRack"}}, {Approval: api.ApprovalManual},
+		{},
+		{OnFailure: api.OnFailureRollback},
+		{PauseAfter: []string{"FirstNode", "EachRack"}},
+		{Approval: api.ApprovalManual},
 		{MaxFailures: 1, NodeTimeout: &metav1.Duration{Duration: 20 * time.Second}},
 		{Windows: []api.Window{{Schedule: "*/2 * * * *", Duration: metav1.Duration{Duration: time.Minute}}}},
 	}
@@ -56,10 +59,9 @@ func newOperated(t *testing.T, events []byte) *operated {
 
 // newest Operation that is not over, or the newest of all.
 func (o *operated) newest() *api.Operation {
-	ops := o.w.Operations()
-	for i := len(ops) - 1; i >= 0; i-- {
-		if !ops[i].Status.Phase.Final() {
-			return o.w.Operation(ops[i].Name)
+	for _, op := range slices.Backward(o.w.Operations()) {
+		if !op.Status.Phase.Final() {
+			return o.w.Operation(op.Name)
 		}
 	}
 	return nil

@@ -145,16 +145,22 @@ func (p *pass) operationNode(op *api.Operation, id int32) api.OperationNode {
 			out.FinishedAt = before.FinishedAt
 		}
 	}
-	switch state {
+	p.tellNode(&out, n)
+	return out
+}
+
+// tellNode says why a node waits or failed.
+func (p *pass) tellNode(out *api.OperationNode, n *Node) {
+	switch out.State {
 	case api.OperationNodeWaiting:
-		out.Reason = p.blockWord(id)
+		out.Reason = p.blockWord(out.ID)
 		if out.Reason == "" {
-			out.Reason = changeReason(n.Spec.Process, p.wanted[id].Process)
+			out.Reason = changeReason(n.Spec.Process, p.wanted[out.ID].Process)
 		}
 	case api.OperationNodeFailed, api.OperationNodeTimedOut:
 		out.Reason = nodeWord(n)
-		if spec.Change.RolledBack {
-			out.Reason = spec.Change.Reason
+		if c := p.peek(out.ID).Change; c != nil && c.RolledBack {
+			out.Reason = c.Reason
 		}
 		if n.Status.LastExit != nil {
 			out.Log = n.Status.LastExit.LogTail
@@ -169,7 +175,6 @@ func (p *pass) operationNode(op *api.Operation, id int32) api.OperationNode {
 		}
 	case api.OperationNodeIgnored, api.OperationNodeCancelled:
 	}
-	return out
 }
 
 // estimate is when an Operation ends if nodes go on to take as long as they did. It changes

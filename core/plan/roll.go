@@ -560,12 +560,12 @@ func (p *pass) leaders() {
 func changeReason(old, now api.ProcessSpec) string {
 	var why []string
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
-	if old.Version != now.Version {
+	switch {
+	case old.Version != now.Version:
 		add("version %s to %s", old.Version, now.Version)
-	} else if old.Package != now.Package {
+	case old.Package != now.Package:
 		add("other package of the same version")
-	}
-	if old.Image != now.Image && old.Version == now.Version {
+	case old.Image != now.Image:
 		add("image %s to %s", old.Image, now.Image)
 	}
 	for _, key := range changedKeys(old.Config, now.Config) {
@@ -592,10 +592,11 @@ func changeReason(old, now api.ProcessSpec) string {
 	if !samePod(old.Pod, now.Pod) {
 		add("placement")
 	}
-	if old.Restart != now.Restart && len(why) == 0 {
+	switch {
+	case len(why) > 0:
+	case old.Restart != now.Restart:
 		add("restart, as %s asks", now.Restart)
-	}
-	if len(why) == 0 {
+	default:
 		add("resources")
 	}
 	return strings.Join(why, ", ")

@@ -11,25 +11,22 @@ import (
 	"castellan.dev/castellan/core/plan"
 )
 
-// doOperation obeys a step that concerns an Operation or a revision, and says whether it was one.
-func (w *World) doOperation(s plan.Step) bool {
+// doOperation obeys a step that concerns an Operation, a revision or features.
+func (w *World) doOperation(s plan.Step) {
 	switch s.Kind {
 	case plan.CreateOperation:
 		if w.Operation(s.Operation.Name) != nil {
 			w.violate("operation %s made twice", s.Operation.Name)
-			return true
+			return
 		}
 		w.AddOperation(*s.Operation)
 	case plan.RecordOperation:
 		w.Operation(s.Operation.Name).Spec = *s.Operation.Spec.DeepCopy()
 	case plan.HoldRevision:
 		w.holds[s.Revision] = s.Hold
-	case plan.FinalizeFeatures:
-		maps.Copy(w.Features, s.Features)
 	default:
-		return false
+		maps.Copy(w.Features, s.Features)
 	}
-	return true
 }
 
 // AddOperation makes one, as a user does.
