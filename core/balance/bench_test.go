@@ -2,6 +2,7 @@ package balance_test
 
 import (
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ const mostHeap = 1 << 30
 //	deviation    the largest distance of a disk from what racks allow at best, of the mean
 //	moved/least  bytes moved over what any plan must move
 //	cpu-s/op     processor time, all that the collector needs included
-//	heap-MB      the most that was in use, the facts included
+//	heap-MB      the most that the heap needed, the facts included
 func BenchmarkPlan(b *testing.B) {
 	full := func(*balance.Cluster) balance.Request { return balance.Request{Mode: balance.Full} }
 	drain := func(c *balance.Cluster) balance.Request {
@@ -101,29 +102,11 @@ func processor() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// peak is the most heap that was in use while f ran: what was there before, and what the
-// collector let it grow to.
+// peak is the memory that the heap has after f, before any is given back: the most it needed.
 func peak(f func()) uint64 {
-	runtime.GC()
-	done, most := make(chan struct{}), make(chan uint64)
-	go func() {
-		var m runtime.MemStats
-		var top uint64
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			runtime.ReadMemStats(&m)
-			top = max(top, m.HeapInuse)
-			select {
-			case <-done:
-				runtime.ReadMemStats(&m)
-				most <- max(top, m.HeapInuse)
-				return
-			case <-tick.C:
-			}
-		}
-	}()
+	debug.FreeOSMemory()
 	f()
-	close(done)
-	return <-most
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapSys - m.HeapReleased
 }

@@ -129,3 +129,12 @@ func (p Partition) inSync() int {
 	}
 	return n
 }
+
+// size is how many brokers there are, or log dirs, whichever is more.
+func (c *Cluster) size() int {
+	dirs := 0
+	for i := range c.Brokers {
+		dirs += len(c.Brokers[i].LogDirs)
+	}
+	return max(len(c.Brokers), dirs)
+}

@@ -2,6 +2,7 @@ package balance
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -14,7 +15,7 @@ func (s *state) evenDirs() int {
 		if len(b.dirs) < 2 || !b.alive || b.leaving || s.req.Mode == Disks && len(s.req.Brokers) > 0 && !slices.Contains(s.req.Brokers, b.id) {
 			continue
 		}
-		moved += s.evenBroker(int16(i), held[i]) //nolint:gosec // G115: an index of brokers
+		moved += s.evenBroker(int16(i), held[i])
 	}
 	return moved
 }
@@ -31,7 +32,7 @@ func (s *state) clearDirs() (int, []int32) {
 		if !s.brokers[i].alive {
 			continue
 		}
-		n, stay := s.emptyDirs(int16(i), held) //nolint:gosec // G115: an index of brokers
+		n, stay := s.emptyDirs(int16(i), held)
 		moved += n
 		left = append(left, stay...)
 	}
@@ -70,17 +71,24 @@ func (s *state) shift(slot int32, d int16, why Purpose) {
 	s.touch(s.part[slot], why)
 }
 
-// dirWant are what the log dirs of one broker should hold, and how far they may be off.
+// dirWant are what the log dirs of one broker should hold, and the unit of a distance from it.
 type dirWant struct {
-	dirs   []int16
-	target map[int16]float64
-	band   map[int16]float64
+	dirs         []int16
+	target, unit map[int16]float64
+	band         float64
 }
 
-// wantDirs is the same fraction of each log dir, as far as what is there beside replicas, and
-// what cannot be moved, allows.
+// off is how many bytes more than it should a log dir holds.
+func (w *dirWant) off(s *state, d int16) float64 { return float64(s.dirs[d].load) - w.target[d] }
+
+// over is by how much a distance leaves the band.
+func (w *dirWant) over(d int16, off float64) float64 {
+	return math.Abs(off)/max(w.unit[d], 1) - w.band
+}
+
+// wantDirs is the same fraction of each log dir, as far as what is there beside replicas allows.
 func (s *state) wantDirs(b int16) dirWant {
-	w := dirWant{target: map[int16]float64{}, band: map[int16]float64{}}
+	w := dirWant{target: map[int16]float64{}, unit: map[int16]float64{}, band: s.req.Tolerance}
 	var load, capacity float64
 	for _, d := range s.brokers[b].dirs {
 		if dir := &s.dirs[d]; dir.takes {
@@ -92,7 +100,6 @@ func (s *state) wantDirs(b int16) dirWant {
 	room := func(d int16, level float64) float64 {
 		return max(0, level*s.dirs[d].capacity-float64(s.dirs[d].other))
 	}
-	low, high := 0.0, 1.0
 	sum := func(level float64) float64 {
 		var all float64
 		for _, d := range w.dirs {
@@ -100,6 +107,7 @@ func (s *state) wantDirs(b int16) dirWant {
 		}
 		return all
 	}
+	low, high := 0.0, 1.0
 	for sum(high) < load && high < 1e9 {
 		high *= 2
 	}
@@ -112,71 +120,116 @@ func (s *state) wantDirs(b int16) dirWant {
 	}
 	for _, d := range w.dirs {
 		w.target[d] = room(d, high)
-		w.band[d] = s.req.Tolerance * load / max(capacity, 1) * s.dirs[d].capacity
+		w.unit[d] = load / max(capacity, 1) * s.dirs[d].capacity
 	}
 	return w
 }
 
-// evenBroker moves replicas from the log dir that is most above its target to the one most
-// below it, what is copied anyway before what lies there.
+// dirLeveler evens out the log dirs of one broker.
+type dirLeveler struct {
+	s     *state
+	w     dirWant
+	lists map[int16][]int32 // replicas of each log dir, see order
+	b     int16
+}
+
+// evenBroker moves replicas between log dirs that are outside their band and others, what is
+// copied anyway before what lies there.
 func (s *state) evenBroker(b int16, held []int32) int {
-	w := s.wantDirs(b)
-	if len(w.dirs) < 2 {
+	l := &dirLeveler{s: s, w: s.wantDirs(b), lists: map[int16][]int32{}, b: b}
+	if len(l.w.dirs) < 2 || !l.outside() {
 		return 0
 	}
-	lists := map[int16][]int32{}
 	for _, i := range held {
 		if d := s.dir[i]; s.at[i] == b && d != none && s.optional(s.part[i]) && s.bytes[i] > 0 {
-			lists[d] = append(lists[d], i)
+			l.lists[d] = append(l.lists[d], i)
 		}
 	}
-	for _, d := range w.dirs {
-		slices.SortFunc(lists[d], func(x, y int32) int {
-			fresh := func(i int32) int {
-				if s.original(s.part[i], b) == nil {
-					return 0
-				}
-				return 1
-			}
-			return cmp.Or(cmp.Compare(fresh(x), fresh(y)), cmp.Compare(s.bytes[y], s.bytes[x]), cmp.Compare(x, y))
-		})
+	for _, d := range l.w.dirs {
+		slices.SortFunc(l.lists[d], l.order)
 	}
 	moved := 0
-	for s.evenPair(&w, lists) {
+	for moved < mostRounds && l.step() {
 		moved++
 	}
 	return moved
 }
 
-// evenPair does one step between the fullest and the emptiest log dir, if one of them is out
-// of its band and a replica fits between.
-func (s *state) evenPair(w *dirWant, lists map[int16][]int32) bool {
-	off := func(d int16) float64 { return float64(s.dirs[d].load) - w.target[d] }
-	rel := func(d int16) float64 { return off(d) / s.dirs[d].capacity }
-	order := slices.Clone(w.dirs)
-	slices.SortStableFunc(order, func(x, y int16) int { return cmp.Compare(rel(y), rel(x)) })
-	from, to := order[0], order[len(order)-1]
-	if off(from) <= w.band[from] && -off(to) <= w.band[to] {
-		return false
+func (l *dirLeveler) outside() bool {
+	return slices.ContainsFunc(l.w.dirs, func(d int16) bool { return l.w.over(d, l.w.off(l.s, d)) > 0 })
+}
+
+// order puts what is new on the broker first, then the largest.
+func (l *dirLeveler) order(x, y int32) int {
+	return cmp.Or(cmp.Compare(l.lies(x), l.lies(y)), cmp.Compare(l.s.bytes[y], l.s.bytes[x]), cmp.Compare(x, y))
+}
+
+// lies is 1 for a replica that the broker has already, so that another log dir means a copy.
+func (l *dirLeveler) lies(i int32) int {
+	if l.s.original(l.s.part[i], l.b) == nil {
+		return 0
 	}
-	for _, i := range lists[from] {
-		bytes := float64(s.bytes[i])
-		if s.dir[i] != from || max(0, off(from)-bytes) < 0 || !s.dirs[to].fits(s.bytes[i]) {
-			continue
+	return 1
+}
+
+// step does one move between two log dirs of which at least one is outside its band: the
+// fullest with the emptiest first.
+func (l *dirLeveler) step() bool {
+	use := func(d int16) float64 { return l.w.off(l.s, d) / l.s.dirs[d].capacity }
+	order := slices.Clone(l.w.dirs)
+	slices.SortStableFunc(order, func(x, y int16) int { return cmp.Compare(use(y), use(x)) })
+	for i, from := range order {
+		for j := len(order) - 1; j > i; j-- {
+			to := order[j]
+			if max(l.w.over(from, l.w.off(l.s, from)), l.w.over(to, l.w.off(l.s, to))) <= 0 {
+				continue
+			}
+			if l.single(from, to) || l.swap(from, to) {
+				return true
+			}
 		}
-		before := max(rel(from), -rel(to))
-		after := max(abs(off(from)-bytes)/s.dirs[from].capacity, abs(off(to)+bytes)/s.dirs[to].capacity)
-		if after < before*(1-1e-6) {
-			s.shift(i, to, ForLogDirs)
-			lists[from] = slices.DeleteFunc(lists[from], func(x int32) bool { return x == i })
-			at, _ := slices.BinarySearchFunc(lists[to], i, func(x, y int32) int {
-				return cmp.Or(cmp.Compare(s.bytes[y], s.bytes[x]), cmp.Compare(x, y))
-			})
-			lists[to] = slices.Insert(lists[to], min(at, len(lists[to])), i)
+	}
+	return false
+}
+
+// gain says how much better the worse of two log dirs is off when so much moves.
+func (l *dirLeveler) gain(from, to int16, bytes float64) float64 {
+	a, b := l.w.off(l.s, from), l.w.off(l.s, to)
+	before := max(l.w.over(from, a), l.w.over(to, b), 0)
+	return before - max(l.w.over(from, a-bytes), l.w.over(to, b+bytes), 0) - 1e-6
+}
+
+func (l *dirLeveler) single(from, to int16) bool {
+	for _, i := range l.lists[from] {
+		if l.gain(from, to, float64(l.s.bytes[i])) > 0 && l.s.dirs[to].fits(l.s.bytes[i]) {
+			l.shift(i, to)
 			return true
 		}
 	}
 	return false
 }
 
-func abs(x float64) float64 { return max(x, -x) }
+// swap exchanges two replicas whose difference helps; each must fit beside the other.
+func (l *dirLeveler) swap(from, to int16) bool {
+	s := l.s
+	for _, x := range l.lists[from][:min(len(l.lists[from]), mostSwapped)] {
+		for _, y := range l.lists[to][:min(len(l.lists[to]), mostSwapped)] {
+			net := float64(s.bytes[x] - s.bytes[y])
+			if net >= leastNet*float64(s.bytes[x]+s.bytes[y]) && l.gain(from, to, net) > 0 && s.dirs[to].fits(s.bytes[x]) && s.dirs[from].fits(s.bytes[y]) {
+				l.shift(x, to)
+				l.shift(y, from)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shift moves a replica and keeps the lists.
+func (l *dirLeveler) shift(i int32, to int16) {
+	from := l.s.dir[i]
+	l.lists[from] = slices.DeleteFunc(l.lists[from], func(x int32) bool { return x == i })
+	l.s.shift(i, to, ForLogDirs)
+	at, _ := slices.BinarySearchFunc(l.lists[to], i, l.order)
+	l.lists[to] = slices.Insert(l.lists[to], at, i)
+}

@@ -34,8 +34,8 @@ func (s *state) evacuate() []int32 {
 func (s *state) leaving() []int32 {
 	var out []int32
 	for i, at := range s.at {
-		if at != none && s.must(int32(i)) && s.mayMove(s.part[i]) { //nolint:gosec // G115: an index of slots
-			out = append(out, int32(i)) //nolint:gosec // G115: as above
+		if at != none && s.must(int32(i)) && s.mayMove(s.part[i]) {
+			out = append(out, int32(i))
 		}
 	}
 	return out
@@ -95,7 +95,7 @@ func (s *state) best(slot int32, w, n *want, suits func(int16) bool) int16 {
 	bytes := s.size[p]
 	found, least := none, candidate{}
 	for i := range s.brokers {
-		b := int16(i) //nolint:gosec // G115: an index of brokers
+		b := int16(i)
 		if !s.receives[b] || s.capped(b) || suits != nil && !suits(b) || !s.allowed(slot, b) {
 			continue
 		}
@@ -117,7 +117,7 @@ func (s *state) makeRoom(slot int32, w, n *want) bool {
 	p := s.part[slot]
 	bytes := s.size[p]
 	for i := range s.brokers {
-		b := int16(i) //nolint:gosec // G115: an index of brokers
+		b := int16(i)
 		if !s.receives[b] || s.capped(b) || !s.allowed(slot, b) {
 			continue
 		}
@@ -141,7 +141,7 @@ func (s *state) vacate(b, d int16, need int64, except int32, w, n *want) bool {
 	var fit []int32
 	for i, at := range s.at {
 		if at == b && s.dir[i] == d && s.bytes[i] >= need && s.part[i] != s.part[except] && s.optional(s.part[i]) {
-			fit = append(fit, int32(i)) //nolint:gosec // G115: an index of slots
+			fit = append(fit, int32(i))
 		}
 	}
 	slices.SortFunc(fit, func(x, y int32) int { return cmp.Or(cmp.Compare(s.bytes[x], s.bytes[y]), cmp.Compare(x, y)) })
@@ -157,7 +157,7 @@ func (s *state) vacate(b, d int16, need int64, except int32, w, n *want) bool {
 func (s *state) repairRacks() int {
 	var w, n *want
 	changed := 0
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		if !s.optional(p) || s.crowded(p) == 0 {
 			continue
 		}

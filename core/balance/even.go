@@ -29,8 +29,8 @@ func (l *leveler) even() int {
 	byRack := make([][]int16, len(s.racks))
 	var all []int16
 	for b := range s.brokers {
-		byRack[s.brokers[b].rack] = append(byRack[s.brokers[b].rack], int16(b)) //nolint:gosec // G115: an index of brokers
-		all = append(all, int16(b))                                             //nolint:gosec // G115: as above
+		byRack[s.brokers[b].rack] = append(byRack[s.brokers[b].rack], int16(b))
+		all = append(all, int16(b))
 	}
 	l.give, l.take = make([]float64, len(all)), make([]float64, len(all))
 	if len(byRack) > 1 {
@@ -49,7 +49,7 @@ func (l *leveler) even() int {
 // outside says that some broker is out of its band and could be helped.
 func (l *leveler) outside() bool {
 	for b := range l.s.brokers {
-		off := l.s.off(l.w, int16(b)) //nolint:gosec // G115: an index of brokers
+		off := l.s.off(l.w, int16(b))
 		if off > l.w.band[b] || off < -l.w.band[b] && l.s.receives[b] {
 			return true
 		}

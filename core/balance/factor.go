@@ -9,7 +9,7 @@ import (
 // no broker, and the partitions that would lose too many replicas in sync.
 func (s *state) refactor() (left []int32, bare []int32) {
 	var w, n *want
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		wish, ok := s.req.Factors[s.c.Topics[s.topic[p]].Name]
 		if !ok || !s.mayMove(p) || s.replicas(p) == wish {
 			continue

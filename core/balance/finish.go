@@ -56,7 +56,7 @@ func (l *leveler) sweep(most int) int {
 func (l *leveler) worst(except map[int16]bool) int16 {
 	found, most := none, 0.0
 	for i := range l.s.brokers {
-		b := int16(i) //nolint:gosec // G115: an index of brokers
+		b := int16(i)
 		if except[b] {
 			continue
 		}
@@ -183,7 +183,7 @@ func (l *leveler) partners(b int16, over bool) []int16 {
 	s, w := l.s, l.w
 	var out []int16
 	for i := range s.brokers {
-		if o := int16(i); o != b && (!over || s.receives[o]) { //nolint:gosec // G115: an index of brokers
+		if o := int16(i); o != b && (!over || s.receives[o]) {
 			out = append(out, o)
 		}
 	}

@@ -27,10 +27,10 @@ func newNetwork(nodes int) *network {
 // edge adds one and returns its number; the edge back has the next number.
 func (n *network) edge(from, to int, room float64) int {
 	id := len(n.to)
-	n.to = append(n.to, int32(to), int32(from)) //nolint:gosec // G115: nodes are brokers, racks and groups
+	n.to = append(n.to, index(to), index(from))
 	n.room = append(n.room, room, 0)
 	n.next = append(n.next, n.head[from], n.head[to])
-	n.head[from], n.head[to] = int32(id), int32(id+1) //nolint:gosec // G115: as above
+	n.head[from], n.head[to] = index(id), index(id+1)
 	return id
 }
 

@@ -1,6 +1,9 @@
 package balance
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // leading evens out who is preferred as leader. A partition can pass from its first replica
 // to any other, so the question is one of flow between brokers, and it is answered exactly:
@@ -28,48 +31,94 @@ func (s *state) leads(slot int32) bool {
 	return was == nil || !was.State.Has(Offline)
 }
 
-// leaders evens out leadership among the partitions that may change; exact brings everyone as
-// close to the mean as can be, else only the tolerance is held.
+// leaders evens out leadership among the partitions that may change; exact makes it as even as
+// the replicas allow, else only those outside the tolerance are helped.
 func (s *state) leaders(may func(int32) bool, exact bool) int {
 	l := &leading{s: s, may: may}
 	l.leave()
-	var led, can int32
-	for b := range s.brokers {
-		led += s.brokers[b].lead
-		if s.brokers[b].alive && !s.brokers[b].leaving {
-			can++
-		}
-	}
-	if can == 0 {
-		return l.moved
-	}
-	mean := float64(led) / float64(can)
+	mean := s.meanLeaders()
 	band := max(1, s.req.CountTolerance*mean)
-	if exact {
-		band = 0
-	}
-	l.upper, l.lower = int32(mean+band+0.999999), int32(mean-band)
+	l.upper, l.lower = ceil(mean+band), int32(mean-band)
 	if !exact && !l.outside() {
 		return l.moved
 	}
-	if !exact {
-		l.upper, l.lower = int32(mean+band/2+0.999999), int32(mean-band/2)
+	l.upper, l.lower = ceil(mean+band/2), int32(mean-band/2)
+	if exact {
+		l.upper, l.lower = 0, 0
 	}
 	l.index()
 	for {
-		path := l.path()
-		if path == nil {
+		before := l.moved
+		l.lowerAll()
+		l.raiseAll()
+		if l.moved == before {
 			s.levelled = true
 			return l.moved
 		}
+	}
+}
+
+func ceil(x float64) int32 { return int32(math.Ceil(x - 1e-9)) }
+
+// couldLead says that a broker could lead something.
+func (b *broker) couldLead() bool { return b.alive && !b.leaving && b.count > 0 }
+
+// meanLeaders is how many leaders the brokers that could lead have on average.
+func (s *state) meanLeaders() float64 {
+	var led, can int32
+	for b := range s.brokers {
+		led += s.brokers[b].lead
+		if s.brokers[b].couldLead() {
+			can++
+		}
+	}
+	return float64(led) / float64(max(can, 1))
+}
+
+// lowerAll takes leaders from the brokers with the most, above the upper bound, to any that
+// will still have fewer.
+func (l *leading) lowerAll() {
+	s := l.s
+	hopeless := make([]bool, len(s.brokers))
+	for {
+		most := none
+		for i := range s.brokers {
+			if b := &s.brokers[i]; !hopeless[i] && b.lead > l.upper && (most == none || b.lead > s.brokers[most].lead) {
+				most = int16(i)
+			}
+		}
+		if most == none {
+			return
+		}
+		lead := s.brokers[most].lead
+		path := l.search(func(b int16) bool { return b == most }, func(b *broker) bool { return b.lead <= lead-2 })
+		if path == nil {
+			hopeless[most] = true
+			continue
+		}
 		l.pass(path)
+	}
+}
+
+// raiseAll brings leaders to the brokers with the fewest, below the lower bound.
+func (l *leading) raiseAll() {
+	s := l.s
+	for i := range s.brokers {
+		to := &s.brokers[i]
+		for to.couldLead() && to.lead < l.lower {
+			path := l.search(func(b int16) bool { return s.brokers[b].lead >= to.lead+2 }, func(b *broker) bool { return b == to })
+			if path == nil {
+				break
+			}
+			l.pass(path)
+		}
 	}
 }
 
 // leave takes the preference from brokers that cannot lead or are on their way out.
 func (l *leading) leave() {
 	s := l.s
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		first := s.first[p]
 		if first == s.first[p+1] || s.at[first] == none || !l.may(p) || !s.brokers[s.at[first]].leaving {
 			continue
@@ -90,7 +139,7 @@ func (l *leading) leave() {
 
 func (l *leading) outside() bool {
 	return slices.ContainsFunc(l.s.brokers, func(b broker) bool {
-		return b.lead > l.upper || b.alive && !b.leaving && b.lead < l.lower
+		return b.lead > l.upper || b.couldLead() && b.lead < l.lower
 	})
 }
 
@@ -98,7 +147,7 @@ func (l *leading) index() {
 	s := l.s
 	n := len(s.brokers)
 	l.pairs = make([][]int32, n*n)
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		if l.may(p) {
 			l.enter(p)
 		}
@@ -120,25 +169,17 @@ func (l *leading) enter(p int32) {
 	}
 }
 
-// path is the shortest chain from a broker with too many leaders to one with fewer than it
-// should have at most, or from any that has more to one with too few.
-func (l *leading) path() []int16 {
-	if found := l.search(func(b *broker) bool { return b.lead > l.upper }, func(b *broker) bool { return b.lead < l.upper }); found != nil {
-		return found
-	}
-	return l.search(func(b *broker) bool { return b.lead > l.lower }, func(b *broker) bool { return b.lead < l.lower })
-}
-
-func (l *leading) search(from, to func(*broker) bool) []int16 {
+// search is the shortest chain of brokers from one that suits to one that does, the one with
+// the fewest leaders among those equally near.
+func (l *leading) search(from func(int16) bool, to func(*broker) bool) []int16 {
 	s := l.s
-	n := len(s.brokers)
-	before := make([]int16, n)
+	before := make([]int16, len(s.brokers))
 	var queue []int16
 	for i := range s.brokers {
 		before[i] = none - 1
-		if b := &s.brokers[i]; from(b) {
+		if b := int16(i); from(b) {
 			before[i] = none
-			queue = append(queue, int16(i)) //nolint:gosec // G115: an index of brokers
+			queue = append(queue, b)
 		}
 	}
 	slices.SortStableFunc(queue, func(x, y int16) int { return int(s.brokers[y].lead) - int(s.brokers[x].lead) })
@@ -147,14 +188,14 @@ func (l *leading) search(from, to func(*broker) bool) []int16 {
 		queue = queue[1:]
 		best := none
 		for i := range s.brokers {
-			if before[i] != none-1 || l.next(x, int16(i)) < 0 { //nolint:gosec // G115: an index of brokers
+			if before[i] != none-1 || l.next(x, int16(i)) < 0 {
 				continue
 			}
 			before[i] = x
-			queue = append(queue, int16(i)) //nolint:gosec // G115: as above
+			queue = append(queue, int16(i))
 			b := &s.brokers[i]
-			if b.alive && !b.leaving && to(b) && (best == none || b.lead < s.brokers[best].lead) {
-				best = int16(i) //nolint:gosec // G115: as above
+			if b.couldLead() && to(b) && (best == none || b.lead < s.brokers[best].lead) {
+				best = int16(i)
 			}
 		}
 		if best != none {

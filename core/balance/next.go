@@ -14,6 +14,9 @@ type Limits struct {
 	Cluster int
 	// Bytes of all copies at once. A single copy that is larger runs alone.
 	Bytes int64
+	// Orders are moves without any copy that start in one step: they are done at once, but
+	// the controller has work with each.
+	Orders int
 	// Headroom as in Request.
 	Headroom float64
 	// UnderMinISR is how many partitions under min.insync.replicas are bearable, which is
@@ -142,7 +145,7 @@ func (x *execution) flights() {
 		for i := range x.c.Topics[t].Partitions {
 			p := &x.c.Topics[t].Partitions[i]
 			if p.inFlight() {
-				x.flying[PartitionRef{Topic: x.c.Topics[t].Name, Partition: int32(i)}] = true //nolint:gosec // G115: Kafka's own type
+				x.flying[PartitionRef{Topic: x.c.Topics[t].Name, Partition: int32(i)}] = true
 				x.flight(p)
 			}
 		}
@@ -388,15 +391,22 @@ func (x *execution) finish() Step {
 	if s.Left+s.Running > 0 || s.Halted {
 		return *s
 	}
-	for _, e := range x.p.Elections {
-		part := x.partition(e.Topic, e.Partition)
-		if part == nil || part.inFlight() || len(part.Replicas) == 0 || part.Leader == part.Replicas[0].Broker || !part.Replicas[0].State.Has(InSync) {
-			continue
-		}
-		if part.Replicas[0].Broker == e.To {
-			s.Elect = append(s.Elect, Election{PartitionRef: e.PartitionRef, From: part.Leader, To: e.To})
-		}
-	}
+	s.Elect = x.elect()
 	s.Finished = len(s.Elect) == 0 && len(s.Stale) == 0
 	return *s
+}
+
+// elect are the elections that are still needed and can be had.
+func (x *execution) elect() []Election {
+	var out []Election
+	for _, e := range x.p.Elections {
+		part := x.partition(e.Topic, e.Partition)
+		if part == nil || part.inFlight() || len(part.Replicas) == 0 {
+			continue
+		}
+		if first := part.Replicas[0]; first.Broker == e.To && part.Leader != e.To && first.State.Has(InSync) {
+			out = append(out, Election{PartitionRef: e.PartitionRef, From: part.Leader, To: e.To})
+		}
+	}
+	return out
 }

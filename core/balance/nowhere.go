@@ -26,7 +26,7 @@ func (s *state) obstacle(slot int32) Reason {
 		if !s.receives[b] {
 			continue
 		}
-		b := int16(b) //nolint:gosec // G115: an index of brokers
+		b := int16(b)
 		if !s.has(p, b) {
 			distinct = true
 		}
@@ -124,7 +124,7 @@ func (s *state) missing(slots []int32) (int64, string) {
 	for _, i := range slots {
 		largest = max(largest, s.size[s.part[i]])
 		for b := range s.brokers {
-			may[b] = may[b] || s.receives[b] && s.allowed(i, int16(b)) //nolint:gosec // G115: an index of brokers
+			may[b] = may[b] || s.receives[b] && s.allowed(i, int16(b))
 		}
 	}
 	var free, most int64
@@ -134,7 +134,7 @@ func (s *state) missing(slots []int32) (int64, string) {
 		if !may[b] {
 			continue
 		}
-		free += s.free(int16(b)) //nolint:gosec // G115: an index of brokers
+		free += s.free(int16(b))
 		for _, d := range s.brokers[b].dirs {
 			if dir := &s.dirs[d]; dir.takes {
 				most = max(most, dir.limit-dir.load-dir.other-dir.extra)

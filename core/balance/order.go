@@ -33,7 +33,7 @@ func (s *state) ledger() *ledger {
 func (l *ledger) order() (fit, rest []int32) {
 	s := l.s
 	var parts []int32
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		if s.flags[p]&touched != 0 {
 			parts = append(parts, p)
 		}
@@ -53,7 +53,6 @@ func (l *ledger) order() (fit, rest []int32) {
 
 // try does the move of a partition if there is room, and what waited for the room it frees.
 func (l *ledger) try(p int32) {
-	s := l.s
 	for todo := []int32{p}; len(todo) > 0; {
 		p, todo = todo[0], todo[1:]
 		if b := l.obstacle(p); b != none {
@@ -65,7 +64,6 @@ func (l *ledger) try(p int32) {
 			todo = append(todo, l.waiting[b]...)
 			delete(l.waiting, b)
 		}
-		_ = s
 	}
 }
 
@@ -81,7 +79,7 @@ func (l *ledger) obstacle(p int32) int16 {
 		if was == nil && s.req.ReplicaCap > 0 && int(l.count[at]) >= s.req.ReplicaCap {
 			return at
 		}
-		if d := s.dir[i]; l.copied(p, i, was) && d != none && l.used[d]+s.bytes[i] > s.dirs[d].limit {
+		if d := s.dir[i]; s.copied(i, was) && d != none && l.used[d]+s.bytes[i] > s.dirs[d].limit {
 			return at
 		}
 	}
@@ -89,8 +87,7 @@ func (l *ledger) obstacle(p int32) int16 {
 }
 
 // copied says that the slot's replica is copied to where it is.
-func (l *ledger) copied(p, slot int32, was *Replica) bool {
-	s := l.s
+func (s *state) copied(slot int32, was *Replica) bool {
 	if was == nil {
 		return true
 	}
@@ -111,7 +108,7 @@ func (l *ledger) do(p int32) []int16 {
 		if was == nil {
 			l.count[at]++
 		}
-		if l.copied(p, i, was) {
+		if s.copied(i, was) {
 			if d := s.dir[i]; d != none {
 				l.used[d] += s.bytes[i]
 			}
@@ -184,7 +181,7 @@ func (s *state) moveOf(p int32) (Move, bool) {
 		switch {
 		case was == nil:
 			m.Bytes += s.size[p]
-		case (&ledger{s: s}).copied(p, i, was):
+		case s.copied(i, was):
 			m.LocalBytes += s.bytes[i]
 		default:
 			continue

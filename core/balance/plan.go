@@ -18,6 +18,9 @@ func Plan(c *Cluster, req Request) Proposal {
 	if problems := append(req.limits(), req.names(c)...); len(problems) > 0 {
 		return Proposal{Problems: problems}
 	}
+	if n := c.size(); n > mostSmall {
+		return Proposal{Problems: []Problem{problem(InvalidRequest, "%d brokers and log dirs are more than a plan can number (%d)", n, mostSmall)}}
+	}
 	s := newState(c, req)
 	if len(s.brokers) == 0 {
 		return Proposal{}
@@ -197,7 +200,7 @@ func (s *state) refused() []Problem {
 	var stranded []string
 	for i, at := range s.at {
 		p := s.part[i]
-		if at != none && s.flags[p]&(leaderless|inFlight|excluded) == leaderless && s.must(int32(i)) { //nolint:gosec // G115: an index of slots
+		if at != none && s.flags[p]&(leaderless|inFlight|excluded) == leaderless && s.must(int32(i)) {
 			stranded = append(stranded, s.name(p))
 		}
 	}

@@ -7,13 +7,13 @@ import (
 
 // report compares what was with what will be.
 type report struct {
-	s                             *state
-	ledger                        *ledger
-	brokers, racks, dirs          []Use
-	leadersNow                    []int
-	bytes, counts, leaders, dirs2 float64
-	crowded, leaving, topics      int
-	least                         int64
+	s                               *state
+	ledger                          *ledger
+	brokers, racks, dirs            []Use
+	leadersNow                      []int
+	bytes, counts, leaders, logDirs float64
+	crowded, leaving, topics        int
+	least                           int64
 }
 
 // newReport looks at the state before anything is planned.
@@ -31,7 +31,7 @@ func newReport(s *state) *report {
 	r.bytes, _ = s.furthest(w)
 	r.counts, _ = s.furthest(s.wantCounts())
 	r.leaders, _ = s.leadersOff()
-	r.dirs2, _ = s.dirsOff()
+	r.logDirs, _ = s.dirsOff()
 	r.crowded, r.leaving = s.crowdedPartitions(), len(s.leaving())
 	r.topics, _ = s.topicsOff()
 	r.least = s.least(w)
@@ -77,12 +77,13 @@ func (s *state) least(w *want) int64 {
 		return max(s.leastEven(w), s.total(s.leaving()))
 	case ReplicationFactor:
 		var sum int64
-		for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+		for p := range index(len(s.topic)) {
 			if wish, ok := s.req.Factors[s.c.Topics[s.topic[p]].Name]; ok && s.mayMove(p) {
 				sum += int64(max(0, wish-s.replicas(p))) * s.size[p]
 			}
 		}
 		return sum
+	case Leaders:
 	}
 	return 0
 }
@@ -92,7 +93,7 @@ func (s *state) least(w *want) int64 {
 // other, and each counts for itself.
 func (s *state) leastEven(w *want) int64 {
 	rigid := len(s.racks) > 1
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		if s.replicas(p)%s.rackCount != 0 || s.crowded(p) > 0 {
 			rigid = false
 			break
@@ -100,7 +101,7 @@ func (s *state) leastEven(w *want) int64 {
 	}
 	over, under := make([]float64, len(s.racks)), make([]float64, len(s.racks))
 	for i := range s.brokers {
-		b := int16(i) //nolint:gosec // G115: an index of brokers
+		b := int16(i)
 		rack := int16(0)
 		if rigid {
 			rack = s.brokers[i].rack
@@ -125,7 +126,7 @@ func (s *state) leastEven(w *want) int64 {
 func (s *state) furthest(w *want) (float64, int16) {
 	most, where := 0.0, none
 	for i := range s.brokers {
-		b := int16(i) //nolint:gosec // G115: an index of brokers
+		b := int16(i)
 		if off := math.Abs(s.off(w, b)); s.brokers[i].dest && off > most {
 			most, where = off, b
 		}
@@ -134,19 +135,12 @@ func (s *state) furthest(w *want) (float64, int16) {
 }
 
 func (s *state) leadersOff() (float64, int16) {
-	var led, can float64
-	for i := range s.brokers {
-		led += float64(s.brokers[i].lead)
-		if s.brokers[i].alive && !s.brokers[i].leaving {
-			can++
-		}
-	}
-	mean := led / max(can, 1)
+	mean := s.meanLeaders()
 	most, where := 0.0, none
 	for i := range s.brokers {
-		if b := &s.brokers[i]; b.alive && !b.leaving {
+		if b := &s.brokers[i]; b.couldLead() {
 			if off := math.Abs(float64(b.lead) - mean); off > most {
-				most, where = off, int16(i) //nolint:gosec // G115: an index of brokers
+				most, where = off, int16(i)
 			}
 		}
 	}
@@ -154,16 +148,19 @@ func (s *state) leadersOff() (float64, int16) {
 }
 
 // dirsOff is the largest distance of a log dir from what its broker's log dirs should hold,
-// as a fraction of the capacity.
+// of their mean use, and which.
 func (s *state) dirsOff() (float64, int16) {
 	most, where := 0.0, none
 	for i := range s.brokers {
 		if len(s.brokers[i].dirs) < 2 || !s.brokers[i].alive {
 			continue
 		}
-		w := s.wantDirs(int16(i)) //nolint:gosec // G115: an index of brokers
+		w := s.wantDirs(int16(i))
 		for _, d := range w.dirs {
-			if off := abs(float64(s.dirs[d].load)-w.target[d]) / s.dirs[d].capacity; off > most {
+			if w.unit[d] <= 0 {
+				continue
+			}
+			if off := math.Abs(w.off(s, d)) / w.unit[d]; off > most {
 				most, where = off, d
 			}
 		}
@@ -173,7 +170,7 @@ func (s *state) dirsOff() (float64, int16) {
 
 func (s *state) crowdedPartitions() int {
 	n := 0
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		if s.flags[p]&excluded == 0 && s.crowded(p) > 0 {
 			n++
 		}
@@ -186,7 +183,7 @@ func (s *state) topicsOff() (int, string) {
 	most, where := 0, ""
 	for t := range s.c.Topics {
 		row := s.perTopic[t*len(s.brokers):][:len(s.brokers)]
-		limits := s.limits.of(int32(t)) //nolint:gosec // G115: an index of topics
+		limits := s.limits.of(int32(t))
 		for b, n := range row {
 			if n < 2 || !s.brokers[b].dest {
 				continue
@@ -234,7 +231,7 @@ func (s *state) elections() []Election {
 		return nil
 	}
 	var out []Election
-	for p := range int32(len(s.topic)) { //nolint:gosec // G115: an index of partitions
+	for p := range index(len(s.topic)) {
 		first := s.first[p]
 		if !s.mayMove(p) || first == s.first[p+1] || !s.leads(first) {
 			continue
@@ -300,13 +297,9 @@ func (r *report) objectives(out *Proposal, w, n *want) {
 	if d != none {
 		in = fmt.Sprintf("%s of broker %d", s.dirs[d].path, s.brokers[s.dirs[d].broker].id)
 	}
-	add(Objective{Name: "log dirs", Before: r.dirs2, After: dirs, Limit: s.req.Tolerance, Unit: "of the capacity", Where: in})
+	add(Objective{Name: "log dirs", Before: r.logDirs, After: dirs, Limit: s.req.Tolerance, Unit: "of the mean", Where: in})
 	leaders, b := s.leadersOff()
-	var mean float64
-	for i := range s.brokers {
-		mean += float64(s.brokers[i].lead) / float64(len(s.brokers))
-	}
-	add(Objective{Name: "leaders", Met: s.levelled, Before: r.leaders, After: leaders, Limit: max(1, s.req.CountTolerance*mean), Unit: "leaders", Where: on(b)})
+	add(Objective{Name: "leaders", Met: s.levelled, Before: r.leaders, After: leaders, Limit: max(1, s.req.CountTolerance*s.meanLeaders()), Unit: "leaders", Where: on(b)})
 	counts, b := s.furthest(n)
 	add(Objective{Name: "replicas", Before: r.counts, After: counts, Limit: n.band[0], Unit: "of the mean", Where: on(b)})
 	topics, where := s.topicsOff()

@@ -15,7 +15,8 @@ type Takeback struct {
 	Keep []Keep
 }
 
-// Cancel of a reassignment in flight, and the replicas that Kafka returns to.
+// Cancel of a reassignment in flight, and the replicas that Kafka returns to: those on their
+// way out come last, so another one may be preferred as leader than before.
 type Cancel struct {
 	PartitionRef
 	To []int32
@@ -41,7 +42,7 @@ func Revert(c *Cluster, ours func(PartitionRef) bool) Takeback {
 	for t := range c.Topics {
 		topic := &c.Topics[t]
 		for i := range topic.Partitions {
-			ref := PartitionRef{Topic: topic.Name, Partition: int32(i)} //nolint:gosec // G115: Kafka's own type
+			ref := PartitionRef{Topic: topic.Name, Partition: int32(i)}
 			if p := &topic.Partitions[i]; p.inFlight() && ours(ref) {
 				out.revert(ref, topic.MinISR, p)
 			}

@@ -192,7 +192,7 @@ func (s *state) held() [][]int32 {
 	}
 	for i, at := range s.at {
 		if at != none {
-			s.slots[at] = append(s.slots[at], int32(i)) //nolint:gosec // G115: an index of slots
+			s.slots[at] = append(s.slots[at], int32(i))
 		}
 	}
 	return s.slots

@@ -173,7 +173,29 @@ func hold(t *testing.T, c *balance.Cluster, req balance.Request, p balance.Propo
 	if bytes != p.Bytes {
 		t.Fatalf("moves copy %d bytes, the proposal says %d", bytes, p.Bytes)
 	}
-	reached(t, w, apply(c, p), req, p)
+	after := apply(c, p)
+	reached(t, w, after, req, p)
+	tables(t, after, p)
+}
+
+// tables says that the table of after is what comes out.
+func tables(t *testing.T, after *balance.Cluster, p balance.Proposal) {
+	t.Helper()
+	count := map[int32]int{}
+	for _, topic := range after.Topics {
+		for _, part := range topic.Partitions {
+			for _, r := range part.Replicas {
+				if !r.State.Has(balance.Removing) {
+					count[r.Broker]++
+				}
+			}
+		}
+	}
+	for _, row := range p.Brokers {
+		if row.After.Replicas != count[row.Broker] {
+			t.Fatalf("the table gives broker %d %d replicas, it has %d in the end", row.Broker, row.After.Replicas, count[row.Broker])
+		}
+	}
 }
 
 // judge holds one move against the rules that need no order.

@@ -404,10 +404,10 @@ func TestThreeHundredBrokers(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%s", failure, mode), func(t *testing.T) {
 				seed := uint64(i*3 + j)
 				req := balance.Request{Mode: mode}
-				switch mode {
-				case balance.Drain:
+				if mode == balance.Drain {
 					req.Brokers = []int32{7, 8}
-				case balance.Fill:
+				}
+				if mode == balance.Fill {
 					for b := int32(291); b <= 300; b++ {
 						req.Brokers = append(req.Brokers, b)
 					}

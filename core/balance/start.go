@@ -8,7 +8,12 @@ import (
 // start picks moves in their order until the limits are reached. It passes over those that
 // have to wait, but never lets a later one into a log dir that an earlier one needs.
 func (x *execution) start() {
-	for _, t := range x.todo {
+	orders := 0
+	for i, t := range x.todo {
+		if x.limits.Cluster > 0 && x.running >= x.limits.Cluster {
+			x.crowded(len(x.todo) - i)
+			return
+		}
 		if reason := x.unfit(t); reason != "" {
 			x.because(reason)
 			continue
@@ -19,8 +24,25 @@ func (x *execution) start() {
 			x.because(reason)
 			continue
 		}
+		if len(m.Dirs)+len(added(m.From, m.To)) == 0 {
+			if orders++; x.limits.Orders > 0 && orders > x.limits.Orders {
+				x.because("other changes of order come first")
+				continue
+			}
+		}
 		x.begin(t, m)
 	}
+}
+
+// crowded counts moves that wait because the whole cluster has its share.
+func (x *execution) crowded(moves int) {
+	reason := x.share()
+	x.because(reason)
+	x.why[reason] += moves - 1
+}
+
+func (x *execution) share() string {
+	return fmt.Sprintf("%d copies run in the cluster, and %d may", x.running, x.limits.Cluster)
 }
 
 // hold keeps later moves out of the log dirs that a waiting one needs, where room is scarce.
@@ -141,7 +163,7 @@ func (x *execution) blocked(t todo, m Move) string {
 		return x.bare(t, m)
 	}
 	if x.limits.Cluster > 0 && x.running+copies > x.limits.Cluster {
-		return fmt.Sprintf("%d copies run in the cluster, and %d may", x.running, x.limits.Cluster)
+		return x.share()
 	}
 	bytes := int64(copies) * t.m.Size
 	if x.limits.Bytes > 0 && x.bytes+bytes > x.limits.Bytes && (x.running > 0 || copies > 1) {

@@ -121,18 +121,18 @@ func (s *state) addBroker(in *Broker) {
 	for i := range in.LogDirs {
 		d := &in.LogDirs[i]
 		asked := slices.Contains(s.req.Empty, DirRef{Broker: in.ID, Path: d.Path})
-		out := dir{broker: int16(len(s.brokers)), path: d.Path, empty: asked, offline: d.Offline, cordoned: d.Cordoned, limit: math.MaxInt64 / 4} //nolint:gosec // G115: brokers are few
+		out := dir{broker: small(len(s.brokers)), path: d.Path, empty: asked, offline: d.Offline, cordoned: d.Cordoned, limit: math.MaxInt64 / 4}
 		if d.Total > 0 {
 			out.capacity = float64(d.Total)
 			out.limit = int64(float64(d.Total) * (1 - s.req.Headroom))
 		}
 		out.takes = !d.Offline && !d.Cordoned && !asked
 		b.dest = b.dest || out.takes
-		b.dirs = append(b.dirs, int16(len(s.dirs))) //nolint:gosec // G115: log dirs are few
+		b.dirs = append(b.dirs, small(len(s.dirs)))
 		s.dirs = append(s.dirs, out)
 	}
 	b.dest = b.dest && b.alive && !b.leaving && !in.Cordoned
-	s.index[in.ID] = int16(len(s.brokers)) //nolint:gosec // G115: brokers are few
+	s.index[in.ID] = small(len(s.brokers))
 	s.brokers = append(s.brokers, b)
 }
 
@@ -142,7 +142,7 @@ func (s *state) rackOf(name string) int16 {
 		i = len(s.racks)
 		s.racks = append(s.racks, name)
 	}
-	return int16(i) //nolint:gosec // G115: racks are few
+	return small(i)
 }
 
 // brokerOf makes up a dead broker for an id that is not registered.
@@ -163,10 +163,10 @@ func (s *state) addPartitions() {
 	}
 	for t := range s.c.Topics {
 		topic := &s.c.Topics[t]
-		s.topicFirst = append(s.topicFirst, int32(len(s.topic))) //nolint:gosec // G115: as below
+		s.topicFirst = append(s.topicFirst, index(len(s.topic)))
 		for i := range topic.Partitions {
 			p := len(s.topic)
-			s.topic = append(s.topic, int32(t)) //nolint:gosec // G115: Kafka counts topics in 32 bits
+			s.topic = append(s.topic, int32(t))
 			s.addPartition(p, topic, i)
 			if len(wanted) > 0 && !wanted[topic.Name] {
 				s.flags[p] |= excluded
@@ -217,7 +217,7 @@ func (s *state) addPartition(p int, t *Topic, i int) {
 	var flags partitionFlags
 	if in.inFlight() {
 		flags |= inFlight
-		s.deferred = append(s.deferred, PartitionRef{Topic: t.Name, Partition: int32(i)}) //nolint:gosec // G115: Kafka's own type
+		s.deferred = append(s.deferred, PartitionRef{Topic: t.Name, Partition: index(i)})
 	}
 	if in.Leader < 0 {
 		flags |= leaderless
@@ -240,7 +240,7 @@ func (s *state) addPartition(p int, t *Topic, i int) {
 	for range s.slotsOf(t, in) - len(in.Replicas) {
 		s.slot(p, none, none, 0)
 	}
-	s.first = append(s.first, int32(len(s.at))) //nolint:gosec // G115: a cluster has fewer than 2^31 replicas
+	s.first = append(s.first, index(len(s.at)))
 	s.size = append(s.size, size)
 	s.flags = append(s.flags, flags)
 }
@@ -249,7 +249,7 @@ func (s *state) slot(p int, at, d int16, bytes int64) {
 	s.at = append(s.at, at)
 	s.dir = append(s.dir, d)
 	s.bytes = append(s.bytes, bytes)
-	s.part = append(s.part, int32(p)) //nolint:gosec // G115: a cluster has fewer than 2^31 partitions
+	s.part = append(s.part, index(p))
 }
 
 // dirOf is the log dir of a replica; with only one there is no doubt.
@@ -339,6 +339,28 @@ func (s *state) addCopy(p int32, c Copy) {
 // measureOther finds what fills the volumes beside replicas, and what capacity stands for a
 // log dir that does not say its own.
 func (s *state) measureOther() {
+	there := s.present()
+	usual := s.usualCapacity()
+	for b := range s.brokers {
+		for i, d := range s.brokers[b].dirs {
+			dir := &s.dirs[d]
+			if dir.capacity > 0 {
+				in := s.brokers[b].facts.LogDirs[i]
+				dir.other = max(0, in.Total-in.Usable-there[d])
+			} else {
+				dir.capacity = usual
+			}
+			if dir.offline || dir.empty || dir.cordoned && s.brokers[b].dest {
+				continue // the broker is as large as what takes replicas
+			}
+			s.brokers[b].capacity += dir.capacity
+			s.brokers[b].other += dir.other
+		}
+	}
+}
+
+// present is what replicas, and copies under way, take of each log dir now.
+func (s *state) present() []int64 {
 	there := make([]int64, len(s.dirs))
 	for t := range s.c.Topics {
 		for i := range s.c.Topics[t].Partitions {
@@ -355,23 +377,7 @@ func (s *state) measureOther() {
 			there[s.brokers[at].dirs[c.Dir]] += c.Bytes
 		}
 	}
-	usual := s.usualCapacity()
-	for b := range s.brokers {
-		for i, d := range s.brokers[b].dirs {
-			dir := &s.dirs[d]
-			if dir.capacity > 0 {
-				in := s.brokers[b].facts.LogDirs[i]
-				dir.other = max(0, in.Total-in.Usable-there[d])
-			} else {
-				dir.capacity = usual
-			}
-			if dir.offline || dir.empty {
-				continue
-			}
-			s.brokers[b].capacity += dir.capacity
-			s.brokers[b].other += dir.other
-		}
-	}
+	return there
 }
 
 // usualCapacity is the mean of the log dirs that say theirs.
@@ -389,3 +395,12 @@ func (s *state) usualCapacity() float64 {
 	}
 	return sum / float64(n)
 }
+
+// mostSmall is how many brokers, racks or log dirs a plan can number.
+const mostSmall = math.MaxInt16
+
+// small is the number of a broker, a rack or a log dir. Plan refuses more than mostSmall.
+func small(n int) int16 { return int16(n) } //nolint:gosec // G115: see mostSmall
+
+// index is the number of a topic, a partition or a slot: Kafka counts those in 32 bits too.
+func index(n int) int32 { return int32(n) } //nolint:gosec // G115: 2^31 replicas fit into no memory

@@ -96,11 +96,11 @@ type spreading struct {
 // their bands: by single moves, else in exchange for replicas of other topics.
 func (s *state) spread(w, n *want) int {
 	x := &spreading{s: s, w: w, n: n, ranks: s.ranks()}
-	for t := range int32(len(s.c.Topics)) { //nolint:gosec // G115: an index of topics
+	for t := range index(len(s.c.Topics)) {
 		limits := s.limits.of(t)
 		for b := range s.brokers {
 			if s.perTopic[int(t)*len(s.brokers)+b] > limits[b] {
-				x.uncrowd(t, int16(b), limits) //nolint:gosec // G115: an index of brokers
+				x.uncrowd(t, int16(b), limits)
 			}
 		}
 	}
@@ -137,7 +137,7 @@ func (x *spreading) relieve(slot, topic int32, b int16, limits []int32) bool {
 	row := s.perTopic[int(topic)*len(s.brokers):][:len(s.brokers)]
 	x.queue = x.queue[:0]
 	for i := range s.brokers {
-		to := int16(i) //nolint:gosec // G115: an index of brokers
+		to := int16(i)
 		if s.receives[i] && row[i]+1 < row[b] && row[i] < limits[i] && s.allowed(slot, to) {
 			need := int64(max(0, min(4, 2+s.off(x.w, to))) * 1e6)
 			x.queue = append(x.queue, int64(row[i])<<40|need<<16|int64(i))
@@ -145,7 +145,7 @@ func (x *spreading) relieve(slot, topic int32, b int16, limits []int32) bool {
 	}
 	slices.Sort(x.queue)
 	for _, key := range x.queue[:min(len(x.queue), mostPartners)] {
-		to := int16(key & 0xffff) //nolint:gosec // G115: put there above
+		to := small(int(key & 0xffff))
 		if x.alone(slot, to) || s.receives[b] && x.exchange(slot, to) {
 			return true
 		}

@@ -99,11 +99,15 @@ func (s *state) sizes() []float64 {
 // solve fills in the targets. Where the fluid has no answer (more replicas than places), all
 // is well as it is.
 func (s *state) solve(w *want, weight, other []float64) {
-	f := s.fluid(w, weight, other)
+	f := s.fluid(w, weight, other, s.req.Mode == Full)
 	levels, ok := f.levels()
+	if !ok { // a rule that the present state breaks and no move can mend
+		f = s.fluid(w, weight, other, false)
+		levels, ok = f.levels()
+	}
 	w.target = make([]float64, len(s.brokers))
 	for b := range s.brokers {
-		now := s.now(w, int16(b)) //nolint:gosec // G115: an index of brokers
+		now := s.now(w, int16(b))
 		w.target[b] = now
 		if ok {
 			w.target[b] = levels[b] + f.other[b] - other[b]
@@ -112,8 +116,9 @@ func (s *state) solve(w *want, weight, other []float64) {
 	}
 }
 
-// fluid is the present problem: what moves, by replication factor, and where it may go.
-func (s *state) fluid(w *want, weight, other []float64) *fluid {
+// fluid is the present problem: what moves, by replication factor, and where it may go. Strict
+// is by the rules alone; else what is there now is allowed too.
+func (s *state) fluid(w *want, weight, other []float64, strict bool) *fluid {
 	f := &fluid{weight: weight, other: append([]float64(nil), other...), most: make([]float64, len(s.brokers))}
 	for b := range s.brokers {
 		f.racks = append(f.racks, s.brokers[b].rack)
@@ -121,7 +126,7 @@ func (s *state) fluid(w *want, weight, other []float64) *fluid {
 	index := map[int]int{}
 	movable := make([]float64, len(s.brokers))
 	for p := range s.topic {
-		s.addToFluid(w, f, index, movable, int32(p)) //nolint:gosec // G115: an index of partitions
+		s.addToFluid(w, f, index, movable, int32(p))
 	}
 	for b := range s.brokers {
 		f.most[b] = -1
@@ -133,7 +138,7 @@ func (s *state) fluid(w *want, weight, other []float64) *fluid {
 		}
 	}
 	for g := range f.groups {
-		s.widen(&f.groups[g])
+		s.widen(&f.groups[g], strict)
 	}
 	return f
 }
@@ -165,15 +170,13 @@ func (s *state) addToFluid(w *want, f *fluid, index map[int]int, movable []float
 	}
 }
 
-// widen turns what is where into the most that may be: the rules, or more where more is there.
-func (s *state) widen(g *group) {
+// widen turns what is where into the most that may be.
+func (s *state) widen(g *group, strict bool) {
 	one := g.total / float64(g.factor)
 	full := float64(share(g.factor, s.rackCount)) * one
 	for r := range g.rack {
-		if s.req.Mode == Full {
+		if g.rack[r] = max(g.rack[r], full); strict {
 			g.rack[r] = full
-		} else {
-			g.rack[r] = max(g.rack[r], full)
 		}
 	}
 	for b := range g.broker {
