@@ -290,9 +290,9 @@ func (p *pass) ignored(id int32) (op string, ok bool) {
 // are being done.
 func digest(op *api.Operation) string {
 	var text strings.Builder
-	text.WriteString(fmt.Sprintln(op.Name, op.Spec.Type, op.Spec.ToRevision, op.Spec.Nodes, op.Spec.Order))
+	fmt.Fprintln(&text, op.Name, op.Spec.Type, op.Spec.ToRevision, op.Spec.Nodes, op.Spec.Order)
 	for _, from := range op.Spec.From {
-		text.WriteString(fmt.Sprintln(from.ID, from.Revision))
+		fmt.Fprintln(&text, from.ID, from.Revision)
 	}
 	sum := sha256.Sum256([]byte(text.String()))
 	return "sha256:" + hex.EncodeToString(sum[:])
