@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/kafka/kafkatest"
 	"castellan.dev/castellan/test/e2e/stand"
 )
@@ -47,11 +48,17 @@ func operation(t *testing.T, s *stand.Stand) *api.Operation {
 	t.Helper()
 	var op api.Operation
 	s.Eventually("an operation is active", time.Minute, func(ctx context.Context) error {
-		name := s.Cluster().Status.Operation
-		if name == "" {
-			return fmt.Errorf("the cluster names none")
+		kc := s.Cluster()
+		if kc.Status.Operation == "" || kc.Status.ObservedGeneration != kc.Generation {
+			return fmt.Errorf("generation %d of %d was looked at, and its operation is %q", kc.Status.ObservedGeneration, kc.Generation, kc.Status.Operation)
 		}
-		return s.Client().Get(ctx, types.NamespacedName{Namespace: "default", Name: name}, &op)
+		if err := s.Client().Get(ctx, types.NamespacedName{Namespace: "default", Name: kc.Status.Operation}, &op); err != nil {
+			return err
+		}
+		if op.Spec.ToRevision != kc.Status.Revision {
+			return fmt.Errorf("operation %s leads to revision %s, in force is %s", op.Name, op.Spec.ToRevision, kc.Status.Revision)
+		}
+		return nil
 	})
 	return &op
 }
@@ -89,7 +96,8 @@ func touched(s *stand.Stand, value string, count int) stand.Fact {
 			return fmt.Errorf("nodes %v have %s=%s", ids, readOnlyKey, value)
 		}
 		for _, id := range ids {
-			if n := s.Node(id); !n.Status.Ready {
+			n := s.Node(id)
+			if p := n.Status.Process; !n.Status.Ready || p == nil || p.Hash != layout.ProcessHash(n.Spec.Process) {
 				return fmt.Errorf("node %d is %s: %s", id, n.Status.State, n.Status.Message)
 			}
 		}

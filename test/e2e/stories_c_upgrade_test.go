@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/kafka/kafkatest"
 	"castellan.dev/castellan/test/e2e/stand"
 )
@@ -68,7 +69,7 @@ func TestUpgrade(t *testing.T) {
 func runningVersions(s *stand.Stand) map[string]int {
 	count := map[string]int{}
 	for _, n := range s.Nodes() {
-		if n.Status.Ready {
+		if p := n.Status.Process; n.Status.Ready && p != nil && p.Hash == layout.ProcessHash(n.Spec.Process) {
 			count[n.Status.Version]++
 		}
 	}
