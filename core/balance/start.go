@@ -10,8 +10,9 @@ import (
 func (x *execution) start() {
 	orders := 0
 	for i, t := range x.todo {
-		if x.limits.Cluster > 0 && x.running >= x.limits.Cluster {
-			x.crowded(len(x.todo) - i)
+		if reason := x.saturated(); reason != "" {
+			x.because(reason)
+			x.why[reason] += len(x.todo) - i - 1
 			return
 		}
 		if reason := x.unfit(t); reason != "" {
@@ -34,15 +35,27 @@ func (x *execution) start() {
 	}
 }
 
-// crowded counts moves that wait because the whole cluster has its share.
-func (x *execution) crowded(moves int) {
-	reason := x.share()
-	x.because(reason)
-	x.why[reason] += moves - 1
+// saturated says that no copy at all may start any more; empty when one may.
+func (x *execution) saturated() string {
+	switch {
+	case x.limits.Cluster > 0 && x.running >= x.limits.Cluster:
+		return x.crowded()
+	case x.limits.Bytes > 0 && x.bytes >= x.limits.Bytes && x.running > 0:
+		return x.heavy()
+	}
+	return ""
 }
 
-func (x *execution) share() string {
+func (x *execution) crowded() string {
 	return fmt.Sprintf("%d copies run in the cluster, and %d may", x.running, x.limits.Cluster)
+}
+
+// heavy is asked for each of many moves, and is the same until one starts.
+func (x *execution) heavy() string {
+	if x.weight.bytes != x.bytes || x.weight.text == "" {
+		x.weight.bytes, x.weight.text = x.bytes, fmt.Sprintf("%s are being copied, and %s may", Bytes(x.bytes), Bytes(x.limits.Bytes))
+	}
+	return x.weight.text
 }
 
 // hold keeps later moves out of the log dirs that a waiting one needs, where room is scarce.
@@ -163,11 +176,11 @@ func (x *execution) blocked(t todo, m Move) string {
 		return x.bare(t, m)
 	}
 	if x.limits.Cluster > 0 && x.running+copies > x.limits.Cluster {
-		return x.share()
+		return x.crowded()
 	}
 	bytes := int64(copies) * t.m.Size
 	if x.limits.Bytes > 0 && x.bytes+bytes > x.limits.Bytes && (x.running > 0 || copies > 1) {
-		return fmt.Sprintf("%s are being copied, and %s may", Bytes(x.bytes), Bytes(x.limits.Bytes))
+		return x.heavy()
 	}
 	if reason := x.busy(t, m, news); reason != "" {
 		return reason

@@ -70,6 +70,11 @@ func (a *act) restart(ctx context.Context, want corekube.NodeObjects) error {
 	if err != nil || pod == nil || pod.DeletionTimestamp != nil || corekube.MustRestart(want, pod) == "" {
 		return err
 	}
+	if made := pod.Labels[appsv1.ControllerRevisionHashLabelKey]; made != "" && made == set.Status.UpdateRevision {
+		// It was made from this very template, so somebody has edited what it says of itself.
+		process := want.StatefulSet.Spec.Template.Annotations[corekube.ProcessAnnotation]
+		return a.note(ctx, pod, map[string]string{corekube.ProcessAnnotation: process})
+	}
 	return a.deletePod(ctx, pod)
 }
 
@@ -115,6 +120,11 @@ func (a *act) annotate(ctx context.Context, pod *corev1.Pod, want corekube.NodeO
 	if err != nil || hasAll(pod.Annotations, annotations) {
 		return err
 	}
+	return a.note(ctx, pod, annotations)
+}
+
+// note writes annotations of a pod.
+func (a *act) note(ctx context.Context, pod *corev1.Pod, annotations map[string]string) error {
 	a.busy = true
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": annotations}})
 	if err != nil {

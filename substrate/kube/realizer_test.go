@@ -189,6 +189,37 @@ func TestRestartNeedsPermission(t *testing.T) {
 	y.wantRequests("an operator that comes back from the past", 0, func() { y.lives.Add(-1); y.apply(old) })
 }
 
+// TestEditedPodIsNoReasonToRestart: a pod of the very template that is wanted gets back what somebody took away.
+func TestEditedPodIsNoReasonToRestart(t *testing.T) {
+	y, n := newYard(t), testNode()
+	y.create(n)
+	y.machine("m1", corev1.ConditionTrue)
+	y.apply(n)
+	y.started(true)
+	y.apply(n)
+	set, pod := &appsv1.StatefulSet{}, &corev1.Pod{}
+	y.get(set, "orders-1")
+	set.Status.ObservedGeneration, set.Status.UpdateRevision = set.Generation, "template-1"
+	if err := y.c.Status().Update(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	for _, revision := range []string{"template-1", "template-0"} {
+		kept := revision == set.Status.UpdateRevision
+		y.get(pod, "orders-1-0")
+		pod.Labels[appsv1.ControllerRevisionHashLabelKey] = revision
+		wanted := pod.Annotations[corekube.ProcessAnnotation]
+		delete(pod.Annotations, corekube.ProcessAnnotation)
+		y.update(pod)
+		y.apply(n)
+		if y.exists(pod, "orders-1-0") != kept {
+			t.Fatalf("a pod of %s: kept is %t", revision, !kept)
+		}
+		if kept && pod.Annotations[corekube.ProcessAnnotation] != wanted {
+			t.Errorf("the pod says %q, want %q", pod.Annotations[corekube.ProcessAnnotation], wanted)
+		}
+	}
+}
+
 func TestPodLearnsItsPlace(t *testing.T) {
 	y, n := newYard(t), testNode()
 	y.create(n)
