@@ -56,7 +56,7 @@ func (p *pass) operations() {
 				p.over(op, op.Status.Phase, op.Status.Message)
 			}
 		case rolls(op) && op.Spec.ToRevision != "" && op.Spec.ToRevision != p.have.Revision:
-			p.over(op, api.OperationCancelled, fmt.Sprintf("superseded by revision %s; nodes that were being changed go on to that", p.have.Revision))
+			p.supersede(op)
 		case cancelled(op):
 			p.cancel(op)
 		case p.op.hold != nil && p.op.hold.Operation == op.Name:
@@ -221,7 +221,7 @@ func (p *pass) takeUp(outdated []*Node) {
 
 func (p *pass) rolloutType(outdated []*Node) api.OperationType {
 	switch {
-	case p.have.Restores != "":
+	case p.have.Restores != "" || slices.ContainsFunc(outdated, func(n *Node) bool { return older(p.wanted[n.Spec.NodeID], &n.Spec) }):
 		return api.OperationRollback
 	case slices.ContainsFunc(outdated, func(n *Node) bool { return n.Spec.Process.Version != p.want.Version }):
 		return api.OperationUpgrade

@@ -450,6 +450,9 @@ func TestRollback(t *testing.T) {
 	}
 	r.phase("orders-rollback-r3", api.OperationSucceeded, "")
 	r.phase(rollout2, api.OperationCancelled, "superseded by revision r3")
+	if op := r.op(rollout2); op.Status.Steps.Done != 1 || r.states(rollout2)[100] != api.OperationNodeSucceeded || r.states(rollout2)[102] != api.OperationNodeCancelled {
+		t.Errorf("of the first one is said %+v", op.Status)
+	}
 	for _, from := range r.op("orders-rollback-r3").Spec.From {
 		if want := map[int32]string{100: "r2", 101: "r1"}[from.ID]; from.Revision != want {
 			t.Errorf("node %d is recorded as from %s, want %s", from.ID, from.Revision, want)

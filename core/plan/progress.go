@@ -97,6 +97,26 @@ func (p *pass) over(op *api.Operation, phase api.OperationPhase, message string)
 	p.plan.Operations = append(p.plan.Operations, OperationReport{Name: op.Name, Status: st, Free: true})
 }
 
+// supersede ends an Operation to a revision that is not wanted any more. How far it came was
+// said when it was: by now other things are wanted of its nodes.
+func (p *pass) supersede(op *api.Operation) {
+	st := op.Status.DeepCopy()
+	for _, id := range p.nodesOf(op) {
+		if !slices.ContainsFunc(st.Nodes, func(n api.OperationNode) bool { return n.ID == id }) {
+			st.Nodes = append(st.Nodes, api.OperationNode{ID: id, State: api.OperationNodeCancelled})
+		}
+	}
+	for i := range st.Nodes {
+		if n := &st.Nodes[i]; n.State == api.OperationNodeRunning || n.State == api.OperationNodeWaiting {
+			n.State = api.OperationNodeCancelled
+		}
+	}
+	st.ObservedGeneration, st.Phase, st.FinishedAt = op.Generation, api.OperationCancelled, new(metaNow(p.now))
+	st.Message = fmt.Sprintf("superseded by revision %s; nodes that were being changed go on to that", p.have.Revision)
+	st.EstimatedEnd, st.Point, st.Plan, st.PlanDigest = nil, "", nil, ""
+	p.plan.Operations = append(p.plan.Operations, OperationReport{Name: op.Name, Status: *st, Free: true})
+}
+
 func (p *pass) report(op *api.Operation, phase api.OperationPhase, message string) {
 	p.plan.Operations = append(p.plan.Operations, OperationReport{Name: op.Name, Status: p.statusOf(op, phase, message)})
 }
