@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -82,7 +81,8 @@ func (r *replaceOptions) run(ctx context.Context, name string) error {
 	if err := r.show(ctx, c, node); err != nil {
 		return err
 	}
-	if err := r.confirm(node); err != nil {
+	what := "the volumes of node " + node.Name
+	if err := r.ask(ctx, r.yes, "\nGive up "+what+"?", "give up "+what); err != nil {
 		return err
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
@@ -188,25 +188,6 @@ func rolesOf(n *api.KafkaNode) string {
 		roles[i] = string(role)
 	}
 	return strings.Join(roles, " and ")
-}
-
-// confirm asks the person at the terminal; without one, --yes is the word.
-func (r *replaceOptions) confirm(node *api.KafkaNode) error {
-	if r.yes {
-		return nil
-	}
-	if !r.Interactive {
-		return usagef("nobody can be asked here: say --yes to give up the volumes of node %s", node.Name)
-	}
-	fmt.Fprintf(r.Out, "\nGive up the volumes of node %s? [y/N] ", node.Name)
-	answer, err := bufio.NewReader(r.In).ReadString('\n')
-	if err != nil && answer == "" {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return &RefusedError{Message: "nothing was changed"}
-	}
-	return nil
 }
 
 func (r *replaceOptions) tellNext(node *api.KafkaNode) {

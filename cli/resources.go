@@ -38,7 +38,7 @@ func (c *connection) mapping(word string) (*meta.RESTMapping, error) {
 	resource := schema.ParseGroupResource(strings.ToLower(word))
 	kind, err := c.mapper.KindFor(resource.WithVersion(""))
 	if meta.IsNoMatchError(err) {
-		return nil, &NotFoundError{Message: fmt.Sprintf("the API server knows no kind %q; Castellan's are kafkacluster (kc), kafkanode (kn), clusterrevision (cr), host (kh), hostprocess (hp) and package (kp)", word)}
+		return nil, &NotFoundError{Message: fmt.Sprintf("the API server knows no kind %q; Castellan's are kafkacluster (kc), kafkanode (kn), clusterrevision (cr), operation (op), host (kh), hostprocess (hp) and package (kp)", word)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("resolve kind %s: %w", word, err)

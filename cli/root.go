@@ -28,6 +28,8 @@ type Config struct {
 	Plugin bool
 	// Interactive says that a person sits at In and can be asked.
 	Interactive bool
+	// Size is columns and rows of the terminal at Out; nil when Out is none.
+	Size func() (columns, rows int)
 	// Forward opens the way to Kafka in pods; nil when this build cannot.
 	Forward func(api *rest.Config) (Forwarder, error)
 	// LocalStatus prints what runs on this machine; nil when this build knows no such thing.
@@ -99,12 +101,17 @@ Help: castellan COMMAND --help, castellan help exit-codes.`,
 	root.AddGroup(
 		&cobra.Group{ID: GroupLocal, Title: "This machine:"},
 		&cobra.Group{ID: groupObjects, Title: "Objects:"},
+		&cobra.Group{ID: groupOperations, Title: "Operations:"},
 		&cobra.Group{ID: groupKafka, Title: "Kafka:"},
 	)
 	for _, command := range []*cobra.Command{
 		applyCommand(o), getCommand(o), describeCommand(o), deleteCommand(o), planCommand(o), statusCommand(o),
 	} {
 		command.GroupID = groupObjects
+		root.AddCommand(command)
+	}
+	for _, command := range operationCommands(o) {
+		command.GroupID = groupOperations
 		root.AddCommand(command)
 	}
 	for _, command := range []*cobra.Command{topicsCommand(o), produceCommand(o), consumeCommand(o), logsCommand(o), nodeCommand(o)} {
@@ -118,9 +125,10 @@ Help: castellan COMMAND --help, castellan help exit-codes.`,
 // Groups of commands in the help.
 const (
 	// GroupLocal is for the commands that a caller adds to [New].
-	GroupLocal   = "local"
-	groupObjects = "objects"
-	groupKafka   = "kafka"
+	GroupLocal      = "local"
+	groupObjects    = "objects"
+	groupOperations = "operations"
+	groupKafka      = "kafka"
 )
 
 // Execute runs the command and returns the code to exit with; a failure is told on the

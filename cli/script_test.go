@@ -7,13 +7,19 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/rogpeppe/go-internal/testscript"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -23,6 +29,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard()) // as the program does
+	klog.SetLogger(logr.Discard())
 	testscript.Main(m, map[string]func(){"castellan": castellan, "kubectl-castellan": castellan})
 }
 
@@ -74,6 +82,16 @@ func TestScripts(t *testing.T) {
 			"pods": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(makePods(t.Context(), objects, args[0], args[1]))
 			},
+			"given": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(given(t.Context(), objects, ts.ReadFile(args[0])))
+			},
+			"written-by": func(ts *testscript.TestScript, _ bool, args []string) {
+				var op api.Operation
+				ts.Check(objects.Get(t.Context(), client.ObjectKey{Namespace: args[0], Name: args[1]}, &op))
+				if !slices.ContainsFunc(op.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == args[2] }) {
+					ts.Fatalf("%s wrote nothing: %v", args[2], op.ManagedFields)
+				}
+			},
 			"somebody-sets-replicas": func(ts *testscript.TestScript, _ bool, args []string) {
 				var c api.KafkaCluster
 				ts.Check(objects.Get(t.Context(), client.ObjectKey{Namespace: args[0], Name: args[1]}, &c))
@@ -82,6 +100,40 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// given FILE makes the objects of a file as they are there, status included.
+func given(ctx context.Context, c client.Client, text string) error {
+	objects, err := cli.ReadObjects("-", strings.NewReader(text))
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		status := o.Object["status"]
+		before := o.DeepCopy()
+		switch err := c.Get(ctx, client.ObjectKeyFromObject(o), before); {
+		case apierrors.IsNotFound(err):
+			err = c.Create(ctx, o, client.FieldOwner("given"))
+			if err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		default:
+			o.SetResourceVersion(before.GetResourceVersion())
+			if err := c.Update(ctx, o, client.FieldOwner("given")); err != nil {
+				return err
+			}
+		}
+		if status == nil {
+			continue
+		}
+		o.Object["status"] = status
+		if err := c.Status().Update(ctx, o, client.FieldOwner("given")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exits CODE COMMAND... runs a command that must end with a code.

@@ -24,16 +24,13 @@ import (
 // whose lost data a user has given up.
 const AcceptDataLoss = "castellan.dev/accept-data-loss"
 
-// keptRevisions is how many ClusterRevisions of a cluster are kept, besides those that a
-// node names.
-const keptRevisions = 20
-
 // Engine makes passes. It keeps nothing between them.
 type Engine struct {
 	Kafka        Kafka
 	Nodes        Nodes
 	Catalog      Catalog
 	Revisions    Revisions
+	Operations   Operations
 	Certificates Certificates
 	Shared       Shared
 	// Supervisor is the image that castellan node is copied from on Kubernetes.
@@ -54,6 +51,8 @@ type Result struct {
 	Plan   plan.Plan
 	// Done are the steps of the plan that were done, in order.
 	Done []plan.Step
+	// Changed are Operations whose phase has changed.
+	Changed []OperationChange
 	// Again is how long to wait at most before the next pass; zero is the ordinary resync.
 	Again time.Duration
 	// Gone says that everything of a deleted cluster is gone.
@@ -116,11 +115,11 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	until := e.factsHold()
 	in.Plan = plan.Compute(model, world, e.Now())
 	if how == Cached {
-		rest := len(in.Plan.Steps) == 0 && !e.prunable(&f) && e.Shared.Same(ctx, kc, model, f.nodes, in.Plan.Spare)
+		rest := len(in.Plan.Steps) == 0 && !e.prunable(&f) && !frees(f.operations, in.Plan.Operations) && e.Shared.Same(ctx, kc, model, f.nodes, in.Plan.Spare)
 		if !rest {
 			return Result{}, false, nil
 		}
-		return Result{Status: health.Status(in), Plan: in.Plan, Again: again(in)}, true, nil
+		return e.conclude(ctx, kc, &f, in, nil, nil), true, nil
 	}
 	// Before any step: a budget that no longer holds must not outlive the decision, and what
 	// it allowed until now is looked at before anything is done. Where it cannot be written,
@@ -133,14 +132,22 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	if err != nil {
 		err = fmt.Errorf("write Services and PodDisruptionBudget: %w", err)
 	}
-	steps, err := e.do(ctx, kc, rev, world, until, in.Plan.Steps, err)
+	steps, err := e.do(ctx, kc, &f, world, until, in.Plan.Steps, err)
 	if err == nil {
 		err = e.prune(ctx, &f)
 	}
-	if err != nil {
-		in.Failed = err.Error()
+	return e.conclude(ctx, kc, &f, in, steps, err), true, nil
+}
+
+// conclude says how it all is, after the steps: in the Operations first.
+func (e *Engine) conclude(ctx context.Context, kc *api.KafkaCluster, f *facts, in health.Input, done []plan.Step, failed error) Result {
+	changed, err := e.report(ctx, kc, f.operations, in.Plan.Operations)
+	if failed = errors.Join(failed, err); failed != nil {
+		in.Failed = failed.Error()
 	}
-	return Result{Status: health.Status(in), Plan: in.Plan, Done: steps, Again: again(in)}, true, nil
+	status := health.Status(in)
+	status.Operation = activeOperation(f.operations, in.Plan.Operations, done)
+	return Result{Status: status, Plan: in.Plan, Done: done, Changed: changed, Again: again(in)}
 }
 
 // again is when to look again without an event.
@@ -172,6 +179,9 @@ func (e *Engine) read(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	}
 	if f.revisions, err = e.Revisions.List(ctx, kc, how); err != nil {
 		return f, fmt.Errorf("read the revisions of cluster %s: %w", kc.Name, err)
+	}
+	if f.operations, err = e.Operations.List(ctx, kc, how); err != nil {
+		return f, fmt.Errorf("read the operations of cluster %s: %w", kc.Name, err)
 	}
 	// Before the nodes: a pod is noted as being evicted until it is seen to end.
 	if f.shared, err = e.Shared.Observe(ctx, kc, how); err != nil {
@@ -212,7 +222,9 @@ func (e *Engine) resolve(ctx context.Context, kc *api.KafkaCluster, f *facts, ho
 	if how == Cached {
 		return model, problems, nil, false, nil
 	}
-	rev = newRevision(kc, latest, model)
+	if rev, err = newRevision(kc, f.revisions, model); err != nil {
+		return model, problems, nil, false, err
+	}
 	rev.Spec.Digest = digest
 	if err := e.Revisions.Create(ctx, kc, rev); err != nil {
 		return model, problems, nil, false, fmt.Errorf("record revision %d of cluster %s: %w", rev.Spec.Number, kc.Name, err)
@@ -232,7 +244,7 @@ func (e *Engine) input(kc *api.KafkaCluster, f *facts) cluster.Input {
 // Input is what Resolve looks at for a KafkaCluster: the same for a pass, for admission
 // and for a preview.
 func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluster.Catalog) cluster.Input {
-	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog}
+	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog, Finalized: kc.Status.MetadataVersion}
 	if latest := last(revisions); latest != nil {
 		in.Accepted = &latest.Spec.Cluster
 		in.NodeIDs, in.DefaultReplicas = latest.Spec.NodeIDs, latest.Spec.DefaultReplicas
@@ -281,7 +293,8 @@ func last(revisions []api.ClusterRevision) *api.ClusterRevision {
 	return &revisions[len(revisions)-1]
 }
 
-func newRevision(kc *api.KafkaCluster, latest *api.ClusterRevision, model cluster.Model) *api.ClusterRevision {
+func newRevision(kc *api.KafkaCluster, earlier []api.ClusterRevision, model cluster.Model) (*api.ClusterRevision, error) {
+	latest := last(earlier)
 	rev := &api.ClusterRevision{Spec: api.ClusterRevisionSpec{
 		ClusterName: kc.Name, Number: 1, Generation: kc.Generation,
 		NodeIDs: model.NodeIDs, DefaultReplicas: model.DefaultReplicas, Cluster: *kc.Spec.DeepCopy(),
@@ -303,7 +316,7 @@ func newRevision(kc *api.KafkaCluster, latest *api.ClusterRevision, model cluste
 	slices.Sort(rev.Spec.OwnedKeys)
 	rev.Name = fmt.Sprintf("%s-%d", kc.Name, rev.Spec.Number)
 	rev.Namespace = kc.Namespace
-	return rev
+	return rev, comesFrom(rev, earlier)
 }
 
 func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, rev *api.ClusterRevision, model cluster.Model) (plan.World, error) {
@@ -317,13 +330,19 @@ func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, re
 			controllers++
 		}
 	}
-	w := plan.World{
-		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, OwnedKeys: rev.Spec.OwnedKeys,
-		Nodes: f.nodes, Hosts: f.hosts, Shared: f.shared, Certificates: certificates,
-		Fresh: e.Fresh(controllers), Accept: acceptedLosses(kc),
-	}
+	w := e.world(kc, f, rev, model)
+	w.Certificates, w.Fresh = certificates, e.Fresh(controllers)
 	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
 	return w, nil
+}
+
+// world is what was read, without what is asked for elsewhere.
+func (e *Engine) world(kc *api.KafkaCluster, f *facts, rev *api.ClusterRevision, model cluster.Model) plan.World {
+	return plan.World{
+		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, Restores: rev.Spec.Restores, OwnedKeys: rev.Spec.OwnedKeys,
+		Nodes: f.nodes, Hosts: f.hosts, Shared: f.shared, Accept: acceptedLosses(kc),
+		Operations: f.operations, Hold: rev.Spec.Held, Earlier: e.earlier(kc, f, model),
+	}
 }
 
 // askKafka observes Kafka, unless there certainly is none to ask.
@@ -407,20 +426,24 @@ func acceptedLosses(kc *api.KafkaCluster) []int32 {
 //
 // Once until has passed nothing more is done, and the next pass decides anew: an operator that
 // was frozen in between may not lead any more, and what it saw is no fact now.
-func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, until time.Time, steps []plan.Step, failed error) ([]plan.Step, error) {
+func (e *Engine) do(ctx context.Context, kc *api.KafkaCluster, f *facts, w plan.World, until time.Time, steps []plan.Step, failed error) ([]plan.Step, error) {
 	var done []plan.Step
 	left := map[int32]bool{} // nodes with a step that was not done
 	for _, step := range steps {
 		if e.Now().Round(0).After(until) {
 			break
 		}
-		if failed != nil && (!mendsDownNode(step) || left[step.Node]) {
+		// An Operation may always be made: the nodes that are mended belong to it.
+		if failed != nil && step.Kind != plan.CreateOperation && (!mendsDownNode(step) || left[step.Node]) {
 			left[step.Node] = left[step.Node] || step.Kind != plan.UpdateLive
 			continue
 		}
-		if err := e.doOne(ctx, kc, rev, w, step); err != nil {
+		if err := e.doOne(ctx, kc, f, w, step); err != nil {
 			left[step.Node] = true
 			failed = errors.Join(failed, fmt.Errorf("%s (%s): %w", step.Kind, step.Reason, err))
+			if step.Kind == plan.CreateOperation {
+				break // no change without a record, not even of a node that is down
+			}
 			continue
 		}
 		done = append(done, step)
@@ -440,51 +463,25 @@ func mendsDownNode(s plan.Step) bool {
 	return s.Kind == plan.UpdateProcess && s.Spec.Change != nil && s.Spec.Change.WasDown
 }
 
-func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, rev *api.ClusterRevision, w plan.World, step plan.Step) error {
+func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, f *facts, w plan.World, step plan.Step) error {
 	switch step.Kind {
 	case plan.CreateNode, plan.AnswerStorage, plan.UpdateProcess, plan.UpdateLive, plan.ReplaceVolumes, plan.StopNode, plan.StartNode:
 		return e.Nodes.Write(ctx, kc, step.Spec)
 	case plan.DeleteNode:
 		return e.Nodes.Delete(ctx, kc, step.Node, false)
 	case plan.RecordClusterID:
-		return e.Revisions.SetClusterID(ctx, rev, step.ClusterID)
-	case plan.SetConfig, plan.AddVoter, plan.RemoveVoter, plan.ElectLeaders:
+		return e.Revisions.SetClusterID(ctx, last(f.revisions), step.ClusterID)
+	case plan.CreateOperation:
+		return e.Operations.Create(ctx, kc, step.Operation)
+	case plan.RecordOperation:
+		return e.Operations.Record(ctx, step.Operation)
+	case plan.HoldRevision:
+		return e.hold(ctx, f, step)
+	case plan.SetConfig, plan.AddVoter, plan.RemoveVoter, plan.ElectLeaders, plan.FinalizeFeatures:
 		return e.Kafka.Do(ctx, kc, EndpointsOf(w.Nodes), step)
 	default:
 		return fmt.Errorf("this version does not know how to do step %s", step.Kind)
 	}
-}
-
-// prunable says whether prune would forget something.
-func (e *Engine) prunable(f *facts) bool {
-	return len(f.revisions) > keptRevisions && len(e.forgettable(f)) > 0
-}
-
-// prune forgets old revisions that no node names.
-func (e *Engine) prune(ctx context.Context, f *facts) error {
-	for _, rev := range e.forgettable(f) {
-		if err := e.Revisions.Delete(ctx, rev); err != nil {
-			return fmt.Errorf("prune revision %s: %w", rev.Name, err)
-		}
-	}
-	return nil
-}
-
-func (e *Engine) forgettable(f *facts) []*api.ClusterRevision {
-	named := map[string]bool{}
-	for _, n := range f.nodes {
-		named[n.Spec.Revision] = true
-		if n.Spec.Change != nil {
-			named[n.Spec.Change.FromRevision] = true
-		}
-	}
-	var out []*api.ClusterRevision
-	for i := range max(0, len(f.revisions)-keptRevisions) {
-		if rev := &f.revisions[i]; !named[rev.Name] {
-			out = append(out, rev)
-		}
-	}
-	return out
 }
 
 // Preview computes the plan of a spec from the facts of now, and does and writes nothing.
@@ -498,13 +495,12 @@ func (e *Engine) Preview(ctx context.Context, kc *api.KafkaCluster) (plan.Plan, 
 		return plan.Plan{}, problems, nil
 	}
 	model = plan.KeepSupervisors(model, f.nodes)
-	latest := last(f.revisions)
-	rev := newRevision(kc, latest, model)
-	w := plan.World{
-		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, OwnedKeys: rev.Spec.OwnedKeys,
-		Nodes: f.nodes, Hosts: f.hosts, Shared: f.shared, Accept: acceptedLosses(kc),
-		Fresh: plan.Fresh{ClusterID: "(new)"},
+	rev, err := previewed(kc, &f, model)
+	if err != nil {
+		return plan.Plan{}, problems, err
 	}
+	w := e.world(kc, &f, rev, model)
+	w.Fresh = plan.Fresh{ClusterID: "(new)"}
 	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
 	return plan.Compute(model, w, e.Now()), problems, nil
 }

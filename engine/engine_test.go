@@ -142,7 +142,7 @@ func TestAFailedStepIsToldAndLaterOnesAreNotDone(t *testing.T) {
 
 // What cannot be read is an error of the pass: nothing is decided on half the facts.
 func TestNothingIsDoneOnHalfTheFacts(t *testing.T) {
-	for _, call := range []string{"list packages", "list hosts", "list revisions", "list nodes", "create revision", "ensure certificates"} {
+	for _, call := range []string{"list packages", "list hosts", "list revisions", "list operations", "list nodes", "create revision", "ensure certificates"} {
 		w := newWorld()
 		w.fail = func(c string) (bool, bool) { return c == call, false }
 		if _, err := w.engine().Pass(t.Context(), newCluster()); err == nil {

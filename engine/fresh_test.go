@@ -27,6 +27,9 @@ func atRest(t *testing.T) (*world, *api.KafkaCluster) {
 // freeze keeps what caches show as it is now.
 func (w *world) freeze() {
 	w.stale = &stale{nodes: w.sim.See().Nodes, revisions: slices.Clone(w.revisions)}
+	for i := range w.operations {
+		w.stale.operations = append(w.stale.operations, *w.operations[i].DeepCopy())
+	}
 }
 
 func written(w *world, prefix string) bool {
@@ -36,7 +39,7 @@ func written(w *world, prefix string) bool {
 func TestAtRestOnlyCachesAreRead(t *testing.T) {
 	w, kc := atRest(t)
 	r := w.pass(t, kc)
-	if diff := cmp.Diff([]string{"cached revisions", "cached shared", "cached nodes"}, w.reads); diff != "" || len(w.writes) > 0 || r.Again != 0 {
+	if diff := cmp.Diff([]string{"cached revisions", "cached operations", "cached shared", "cached nodes"}, w.reads); diff != "" || len(w.writes) > 0 || r.Again != 0 {
 		t.Errorf("reads (-want +got):\n%swrites %v, again %s", diff, w.writes, r.Again)
 	}
 	if !w.spare {

@@ -24,7 +24,7 @@ type Kafka interface {
 	// Observe reads every fact that a plan needs, per-broker configuration only of the named
 	// brokers. It does not fail: what it could not read is said in the answer.
 	Observe(ctx context.Context, of *api.KafkaCluster, at Endpoints, perBroker []int32) plan.Kafka
-	// Do does one step of kind SetConfig, AddVoter, RemoveVoter or ElectLeaders.
+	// Do does one step of kind SetConfig, AddVoter, RemoveVoter, ElectLeaders or FinalizeFeatures.
 	Do(ctx context.Context, of *api.KafkaCluster, at Endpoints, step plan.Step) error
 }
 
@@ -62,7 +62,25 @@ type Revisions interface {
 	Create(ctx context.Context, of *api.KafkaCluster, rev *api.ClusterRevision) error
 	// SetClusterID fills in the id of a revision that has none.
 	SetClusterID(ctx context.Context, rev *api.ClusterRevision, id string) error
+	// SetHeld says why a revision is held, or with nil that it goes on.
+	SetHeld(ctx context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error
 	Delete(ctx context.Context, rev *api.ClusterRevision) error
+}
+
+// Operations keeps the Operations of a cluster.
+type Operations interface {
+	// List returns those of this very cluster in the order of their making.
+	List(ctx context.Context, of *api.KafkaCluster, how Freshness) ([]api.Operation, error)
+	// Create makes one, owned by the cluster. One of that name that is about the same is a success.
+	Create(ctx context.Context, of *api.KafkaCluster, op *api.Operation) error
+	// Record writes spec.from and spec.soakSince of op, and leaves the rest of the spec, which is
+	// a user's, as it is now.
+	Record(ctx context.Context, op *api.Operation) error
+	// Report writes the status and keeps the object by its finalizer, or with free takes that off.
+	// was is the status that was replaced; nil if it said so already.
+	Report(ctx context.Context, of *api.KafkaCluster, op *api.Operation, status api.OperationStatus, free bool) (was *api.OperationStatus, err error)
+	// Delete removes one with its finalizer.
+	Delete(ctx context.Context, op *api.Operation) error
 }
 
 // Certificates issues and renews what the nodes need.
@@ -94,4 +112,6 @@ type facts struct {
 	nodes     []plan.Node
 	hosts     []plan.Host
 	shared    plan.Shared
+	// operations in the order of their making.
+	operations []api.Operation
 }

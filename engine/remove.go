@@ -32,7 +32,7 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, in.Want)
 	until := e.factsHold()
 	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
-	done, err := e.do(ctx, kc, last(f.revisions), in.Have, until, in.Plan.Steps, nil)
+	done, err := e.do(ctx, kc, &f, in.Have, until, in.Plan.Steps, nil)
 	if err == nil && in.Plan.Done() {
 		for _, n := range f.nodes {
 			if err = e.Nodes.Delete(ctx, kc, n.Spec.NodeID, removeData); err != nil {
@@ -53,6 +53,11 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 }
 
 func (e *Engine) removeRest(ctx context.Context, kc *api.KafkaCluster, f *facts, removeData bool) (Result, error) {
+	for i := range f.operations {
+		if err := e.Operations.Delete(ctx, &f.operations[i]); err != nil {
+			return Result{}, fmt.Errorf("remove operation %s: %w", f.operations[i].Name, err)
+		}
+	}
 	for i := range f.revisions {
 		if err := e.Revisions.Delete(ctx, &f.revisions[i]); err != nil {
 			return Result{}, fmt.Errorf("remove revision %s: %w", f.revisions[i].Name, err)
@@ -78,7 +83,7 @@ func (e *Engine) unresolved(ctx context.Context, kc *api.KafkaCluster, f *facts,
 	have := plan.World{Nodes: f.nodes, Hosts: f.hosts}
 	until := e.factsHold()
 	p := plan.Stop(stopModel(kc, f.nodes), have, e.Now())
-	done, err := e.do(ctx, kc, nil, have, until, p.Steps, nil)
+	done, err := e.do(ctx, kc, f, have, until, p.Steps, nil)
 	if err != nil {
 		return Result{}, fmt.Errorf("stop cluster %s, of which no spec can be accepted: %w", kc.Name, err)
 	}

@@ -25,8 +25,10 @@ import (
 type world struct {
 	sim       *sim.World
 	revisions []api.ClusterRevision
-	packages  []api.Package
-	deleted   map[int32]bool // node id to whether its data goes too
+	// operations in the order of their making.
+	operations []api.Operation
+	packages   []api.Package
+	deleted    map[int32]bool // node id to whether its data goes too
 	// fail says whether a call fails; after says that it did its work and the answer is lost.
 	fail func(call string) (fails, after bool)
 	// writes are the calls that changed something, in order.
@@ -46,8 +48,9 @@ type world struct {
 }
 
 type stale struct {
-	nodes     []plan.Node
-	revisions []api.ClusterRevision
+	nodes      []plan.Node
+	revisions  []api.ClusterRevision
+	operations []api.Operation
 }
 
 func (w *world) read(what string, how engine.Freshness) {
@@ -78,7 +81,7 @@ func newWorld() *world {
 // engine is an engine as after a restart: it has nothing but its ports.
 func (w *world) engine() *engine.Engine {
 	e := &engine.Engine{
-		Kafka: kafkaPort{w}, Nodes: nodesPort{w}, Catalog: catalogPort{w}, Revisions: revisionsPort{w}, Certificates: certificatesPort{w}, Shared: sharedPort{w},
+		Kafka: kafkaPort{w}, Nodes: nodesPort{w}, Catalog: catalogPort{w}, Revisions: revisionsPort{w}, Operations: operationsPort{w}, Certificates: certificatesPort{w}, Shared: sharedPort{w},
 		Fresh: func(int) plan.Fresh { return w.sim.See().Fresh }, Now: func() time.Time { return w.sim.Now },
 		CASecret: func(name string) string { return name + "-ca" },
 	}
@@ -219,6 +222,13 @@ func (r revisionsPort) SetClusterID(_ context.Context, rev *api.ClusterRevision,
 	})
 }
 
+func (r revisionsPort) SetHeld(_ context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error {
+	return r.write("hold "+rev.Name, func() {
+		i := slices.IndexFunc(r.revisions, func(x api.ClusterRevision) bool { return x.Name == rev.Name })
+		r.revisions[i].Spec.Held = hold.DeepCopy()
+	})
+}
+
 func (r revisionsPort) Delete(_ context.Context, rev *api.ClusterRevision) error {
 	return r.write("delete "+rev.Name, func() {
 		r.revisions = slices.DeleteFunc(r.revisions, func(x api.ClusterRevision) bool { return x.Name == rev.Name })
@@ -355,7 +365,7 @@ func converge(t *testing.T, random *rand.Rand) {
 	}
 	w.fail = func(string) (fails, after bool) { return random.IntN(5) == 0, random.IntN(2) == 0 }
 	replicated, statics := false, 0
-	for range 120 {
+	for tick := range 120 {
 		if _, err := w.engine().Pass(t.Context(), kc); err != nil && !errors.Is(err, errInjected) {
 			t.Fatal(err)
 		}
@@ -367,6 +377,13 @@ func converge(t *testing.T, random *rand.Rand) {
 		if random.IntN(12) == 0 {
 			statics += change(kc, random)
 		}
+		if random.IntN(30) == 0 {
+			w.ask(fmt.Sprintf("restart-%d", tick), api.OperationSpec{Type: api.OperationRestart})
+			statics++
+		}
+		if op := w.anyOperation(random); op != "" && random.IntN(30) == 0 && w.operation(op).Spec.Type == api.OperationRestart {
+			w.dismiss(op)
+		}
 		if random.IntN(20) == 0 {
 			w.sim.Crash(ids[random.IntN(len(ids))])
 		}
@@ -374,7 +391,7 @@ func converge(t *testing.T, random *rand.Rand) {
 	w.fail = nil
 	delete(kc.Spec.Config, "no.such.key")
 	kc.Spec.State, kc.Spec.Paused = api.StateRunning, false
-	w.settle(t, kc, 200)
+	w.settle(t, kc, 500) // one restart after another
 	for _, id := range ids {
 		if w.sim.Restarts[id] > statics {
 			t.Errorf("node %d was restarted %d times for %d changes", id, w.sim.Restarts[id], statics)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"castellan.dev/castellan/core/plan"
 )
 
 // metadataVersions names the levels of the feature metadata.version from level 1 on.
@@ -41,24 +43,47 @@ func MetadataVersion(level int16) string {
 
 const metadataVersionFeature = "metadata.version"
 
-// readFeatures asks for the finalized features; b's answer may lag behind the quorum's by one record.
-func readFeatures(ctx context.Context, b *kgo.Broker) (map[string]int16, error) {
+// features are levels by name.
+type features struct {
+	finalized map[string]int16
+	// supported are the lowest and highest level that the one that answers supports.
+	supported map[string][2]int16
+}
+
+// readFeatures asks for the features; b's answer may lag behind the quorum's by one record.
+func readFeatures(ctx context.Context, b *kgo.Broker) (features, error) {
 	req := kmsg.NewPtrApiVersionsRequest()
 	req.ClientSoftwareName = "castellan"
 	req.ClientSoftwareVersion = "1"
 	resp, err := ask[*kmsg.ApiVersionsResponse](ctx, b, req)
 	if err != nil {
-		return nil, err
+		return features{}, err
 	}
 	if err := refused("read the finalized features", resp.ErrorCode, nil); err != nil {
-		return nil, err
+		return features{}, err
 	}
 	if resp.FinalizedFeaturesEpoch < 0 {
-		return nil, fmt.Errorf("read the finalized features: the node has not read them itself yet")
+		return features{}, fmt.Errorf("read the finalized features: the node has not read them itself yet")
 	}
-	features := make(map[string]int16, len(resp.FinalizedFeatures))
+	read := features{
+		finalized: make(map[string]int16, len(resp.FinalizedFeatures)), supported: make(map[string][2]int16, len(resp.SupportedFeatures)),
+	}
 	for _, f := range resp.FinalizedFeatures {
-		features[f.Name] = f.MaxVersionLevel
+		read.finalized[f.Name] = f.MaxVersionLevel
 	}
-	return features, nil
+	for _, f := range resp.SupportedFeatures {
+		read.supported[f.Name] = [2]int16{f.MinVersion, f.MaxVersion}
+	}
+	return read, nil
+}
+
+// describeFeatures fills in the features that b tells.
+func describeFeatures(ctx context.Context, b *kgo.Broker, k *plan.Kafka) error {
+	read, err := readFeatures(ctx, b)
+	if err != nil {
+		return err
+	}
+	k.Features, k.SupportedFeatures = read.finalized, read.supported
+	k.MetadataVersion = MetadataVersion(read.finalized[metadataVersionFeature])
+	return nil
 }

@@ -147,10 +147,9 @@ func (c *conn) observeBrokers(ctx context.Context, b current, perBroker []int32)
 		Quorum:          b.quorum,
 	}
 	var err error
-	if k.Features, err = readFeatures(ctx, b.Broker); err != nil {
+	if err = describeFeatures(ctx, b.Broker, &k); err != nil {
 		return plan.Kafka{}, err
 	}
-	k.MetadataVersion = MetadataVersion(k.Features[metadataVersionFeature])
 	if k.Topics, err = readTopics(ctx, b.Broker, k.ClusterID); err != nil {
 		return plan.Kafka{}, err
 	}
@@ -191,10 +190,9 @@ func (c *conn) observeControllers(ctx context.Context, perBroker []int32) (plan.
 		return plan.Kafka{}, err
 	}
 	k := plan.Kafka{Known: true, ClusterID: cluster.ClusterID, ControllerID: quorum.Leader, Quorum: quorum}
-	if k.Features, err = readFeatures(ctx, b); err != nil {
+	if err = describeFeatures(ctx, b, &k); err != nil {
 		return plan.Kafka{}, err
 	}
-	k.MetadataVersion = MetadataVersion(k.Features[metadataVersionFeature])
 	if k.ClusterConfig, err = readDynamic(ctx, b, clusterWide); err != nil {
 		return plan.Kafka{}, err
 	}

@@ -80,7 +80,7 @@ num.io.threads=4
 		t.Fatal(err)
 	}
 	id := strings.TrimSpace(java(t, "-cp", libs, "kafka.tools.StorageTool", "random-uuid"))
-	java(t, "-cp", libs, "kafka.tools.StorageTool", "format", "-t", id, "-c", file, "--standalone")
+	java(t, "-cp", libs, "kafka.tools.StorageTool", "format", "-t", id, "-c", file, "--standalone", "--feature", "transaction.version=1")
 
 	logFile, err := os.Create(filepath.Join(dir, "kafka.log"))
 	if err != nil {
@@ -147,6 +147,7 @@ func TestRealKafka(t *testing.T) {
 		}
 	})
 	t.Run("configuration", func(t *testing.T) { realConfig(t, all, target) })
+	t.Run("features", func(t *testing.T) { realFeatures(t, cluster) })
 	t.Run("voters", func(t *testing.T) { realVoters(t, cluster, ready.Quorum.Voters[0], target) })
 	t.Run("topics and records", func(t *testing.T) { realRecords(t, cluster, target) })
 	t.Run("witness", func(t *testing.T) { realWitness(t, target) })
@@ -195,6 +196,31 @@ func realConfig(t *testing.T, all *kafka.Clients, target kafka.Target) {
 	alone.Brokers = nil
 	mustSet(t, all.Cluster("default/alone", alone), 1, map[string]string{"background.threads": "9"})
 	observed(t, cluster, []int32{1}, func(k plan.Kafka) bool { return k.BrokerConfig[1]["background.threads"] == "9" })
+}
+
+// realFeatures finalizes what the node was formatted without.
+func realFeatures(t *testing.T, cluster *kafka.Cluster) {
+	t.Helper()
+	k := observed(t, cluster, nil, func(k plan.Kafka) bool { return k.Known })
+	want := map[string][2]int16{"metadata.version": {7, 30}, "transaction.version": {0, 2}, "group.version": {0, 1}}
+	for name, levels := range want {
+		if k.SupportedFeatures[name] != levels {
+			t.Errorf("%s supports %v, want %v", name, k.SupportedFeatures[name], levels)
+		}
+	}
+	if k.Features["transaction.version"] != 1 {
+		t.Fatalf("features %v", k.Features)
+	}
+	err := cluster.FinalizeFeatures(t.Context(), map[string]int16{"transaction.version": 2, "group.version": 99})
+	if err == nil || !strings.Contains(err.Error(), "feature group.version") {
+		t.Errorf("error %v", err)
+	}
+	for range 2 {
+		if err := cluster.FinalizeFeatures(t.Context(), map[string]int16{"transaction.version": 2, "metadata.version": k.Features["metadata.version"]}); err != nil {
+			t.Fatal(err)
+		}
+		observed(t, cluster, nil, func(k plan.Kafka) bool { return k.Features["transaction.version"] == 2 })
+	}
 }
 
 func realVoters(t *testing.T, cluster *kafka.Cluster, self plan.Replica, target kafka.Target) {

@@ -51,7 +51,8 @@ func ownKinds() []rbacv1.PolicyRule {
 		rule(group, verbs("get", "list", "watch", "patch"), "kafkaclusters"),
 		rule(group, verbs("get", "list", "watch", "create", "update", "patch", "delete"), "kafkanodes"),
 		rule(group, verbs("get", "list", "watch", "create", "patch", "delete"), "clusterrevisions"),
-		rule(group, verbs("patch"), "kafkaclusters/status", "kafkanodes/status"),
+		rule(group, verbs("get", "list", "watch", "create", "patch", "delete"), "operations"),
+		rule(group, verbs("patch"), "kafkaclusters/status", "kafkanodes/status", "operations/status"),
 		rule("", verbs("create", "update", "delete"), "secrets"),
 	}
 }

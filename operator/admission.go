@@ -25,7 +25,8 @@ import (
 )
 
 const (
-	webhookPath = "/validate/kafkacluster"
+	webhookPath          = "/validate/kafkacluster"
+	operationWebhookPath = "/validate/operation"
 	// webhookPort is where the Service of admission listens.
 	webhookPort = 443
 )
@@ -48,9 +49,9 @@ func addAdmission(ctx context.Context, mgr ctrl.Manager, c Config, rights *Right
 
 // serve answers the API server on a listener until ctx ends. ready is called when it does.
 func (w validator) serve(ctx context.Context, listener net.Listener, config *tls.Config, ready func() error) error {
-	handler := &admission.Webhook{Handler: admission.HandlerFunc(w.validate)}
 	mux := http.NewServeMux()
-	mux.Handle(webhookPath, handler)
+	mux.Handle(webhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validate)})
+	mux.Handle(operationWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validateOperation)})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 		TLSConfig: config,
@@ -83,16 +84,24 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 // webhooks are what the API server asks about. A webhook that is gone lets objects pass
 // (failurePolicy Ignore): the same validator then answers through Accepted=False, while
 // Fail would keep anybody from stopping or deleting a cluster while no operator runs.
-func webhooks(at admissionregistrationv1.WebhookClientConfig, namespaces []string) []admissionregistrationv1.ValidatingWebhook {
+func webhooks(at func(path string) admissionregistrationv1.WebhookClientConfig, namespaces []string) []admissionregistrationv1.ValidatingWebhook {
+	const create, update = admissionregistrationv1.Create, admissionregistrationv1.Update
+	return []admissionregistrationv1.ValidatingWebhook{
+		webhook("kafkacluster.castellan.dev", at(webhookPath), namespaces, "kafkaclusters", create, update),
+		webhook("operation.castellan.dev", at(operationWebhookPath), namespaces, "operations", create),
+	}
+}
+
+func webhook(name string, at admissionregistrationv1.WebhookClientConfig, namespaces []string, resource string, on ...admissionregistrationv1.OperationType) admissionregistrationv1.ValidatingWebhook {
 	ignore, none, seconds := admissionregistrationv1.Ignore, admissionregistrationv1.SideEffectClassNone, int32(5)
 	scope := admissionregistrationv1.NamespacedScope
 	hook := admissionregistrationv1.ValidatingWebhook{
-		Name: "kafkacluster.castellan.dev", ClientConfig: at,
+		Name: name, ClientConfig: at,
 		Rules: []admissionregistrationv1.RuleWithOperations{{
-			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+			Operations: on,
 			Rule: admissionregistrationv1.Rule{
 				APIGroups: []string{api.GroupVersion.Group}, APIVersions: []string{api.GroupVersion.Version},
-				Resources: []string{"kafkaclusters"}, Scope: &scope,
+				Resources: []string{resource}, Scope: &scope,
 			},
 		}},
 		FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &seconds,
@@ -103,14 +112,16 @@ func webhooks(at admissionregistrationv1.WebhookClientConfig, namespaces []strin
 			Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: namespaces,
 		}}}
 	}
-	return []admissionregistrationv1.ValidatingWebhook{hook}
+	return hook
 }
 
 // ServiceWebhook is the ValidatingWebhookConfiguration of an operator that is asked through
 // a Service. Its caBundle is left to the operator, or to cert-manager.
 func ServiceWebhook(namespace, service string, watched []string) *admissionregistrationv1.ValidatingWebhookConfiguration {
-	path, port := webhookPath, int32(webhookPort)
-	at := admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{Namespace: namespace, Name: service, Path: &path, Port: &port}}
+	port := int32(webhookPort)
+	at := func(path string) admissionregistrationv1.WebhookClientConfig {
+		return admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{Namespace: namespace, Name: service, Path: &path, Port: &port}}
+	}
 	return &admissionregistrationv1.ValidatingWebhookConfiguration{
 		TypeMeta:   metav1.TypeMeta{APIVersion: admissionregistrationv1.SchemeGroupVersion.String(), Kind: "ValidatingWebhookConfiguration"},
 		ObjectMeta: metav1.ObjectMeta{Name: WebhookConfiguration(namespace)},
@@ -138,7 +149,7 @@ func (w validator) validate(ctx context.Context, req admission.Request) admissio
 		w.log.WarnContext(ctx, "admission could not judge", slog.String("cluster", kc.Namespace+"/"+kc.Name), slog.Any("error", err))
 		return admission.Allowed("").WithWarnings("Castellan could not check this spec now: " + err.Error() + "; see its condition Accepted")
 	}
-	return answer(kc.Name, problems)
+	return answer(clusterKind, kc.Name, problems)
 }
 
 func (w validator) problems(ctx context.Context, kc *api.KafkaCluster) ([]cluster.Problem, error) {
@@ -157,7 +168,7 @@ func (w validator) problems(ctx context.Context, kc *api.KafkaCluster) ([]cluste
 }
 
 // answer is the response: every error with its path, every warning as a line that kubectl prints.
-func answer(name string, problems []cluster.Problem) admission.Response {
+func answer(kind, name string, problems []cluster.Problem) admission.Response {
 	var warnings []string
 	var causes []metav1.StatusCause
 	var lines []string
@@ -179,7 +190,7 @@ func answer(name string, problems []cluster.Problem) admission.Response {
 	response := admission.Denied(strings.Join(lines, "\n"))
 	response.Result.Code = http.StatusUnprocessableEntity
 	response.Result.Reason = metav1.StatusReasonInvalid
-	response.Result.Details = &metav1.StatusDetails{Group: api.GroupVersion.Group, Kind: "KafkaCluster", Name: name, Causes: causes}
+	response.Result.Details = &metav1.StatusDetails{Group: api.GroupVersion.Group, Kind: kind, Name: name, Causes: causes}
 	return response.WithWarnings(warnings...)
 }
 

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/plan"
 )
 
 const (
@@ -86,11 +87,17 @@ func (b *bindings) release(ctx context.Context, namespace string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, kind := range []string{"KafkaClusterList", "KafkaNodeList"} {
+	for _, kind := range []string{"KafkaClusterList", "KafkaNodeList", "OperationList"} {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(api.GroupVersion.WithKind(kind))
-		if err := b.live.List(ctx, list, client.InNamespace(namespace), client.Limit(1)); err != nil {
+		if err := b.live.List(ctx, list, client.InNamespace(namespace)); err != nil {
 			return fmt.Errorf("look whether namespace %s still has clusters: %w", namespace, err)
+		}
+		// An Operation that names no cluster is only a user's.
+		if kind == "OperationList" {
+			list.Items = slices.DeleteFunc(list.Items, func(o metav1.PartialObjectMetadata) bool {
+				return !slices.Contains(o.Finalizers, plan.OperationFinalizer)
+			})
 		}
 		if len(list.Items) > 0 {
 			return nil

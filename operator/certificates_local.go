@@ -84,10 +84,12 @@ func (w *localAdmission) registerInTime(ctx context.Context, address string, ca 
 
 // register tells the API server where to ask.
 func (w *localAdmission) register(ctx context.Context, address string, ca []byte) error {
-	url := "https://" + address + webhookPath
+	at := func(path string) admissionregistrationv1.WebhookClientConfig {
+		return admissionregistrationv1.WebhookClientConfig{URL: new("https://" + address + path), CABundle: ca}
+	}
 	config := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: webhookName}}
 	return apply(ctx, w.client, config, func() error {
-		config.Webhooks = webhooks(admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: ca}, nil)
+		config.Webhooks = webhooks(at, nil)
 		return nil
 	})
 }

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -45,6 +46,7 @@ const (
 type clusterReconciler struct {
 	client  client.Client
 	engine  *engine.Engine
+	ops     operationsPort
 	clients *kafka.Clients
 	events  events.EventRecorder
 	rights  *RightsCheck
@@ -58,9 +60,12 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	kc := &api.KafkaCluster{}
 	// The engine reads it again past the cache before it does anything.
 	if err := r.client.Get(ctx, req.NamespacedName, kc); apierrors.IsNotFound(err) {
-		return reconcile.Result{}, r.held.release(ctx, req.Namespace)
+		return reconcile.Result{}, errors.Join(r.ops.strays(ctx, req.NamespacedName, nil), r.held.release(ctx, req.Namespace))
 	} else if err != nil {
 		return reconcile.Result{}, err
+	}
+	if err := r.ops.strays(ctx, req.NamespacedName, kc); err != nil {
+		return r.failed(ctx, kc, err)
 	}
 	if kc.DeletionTimestamp == nil {
 		if err := r.held.hold(ctx, req.Namespace); err != nil {
@@ -79,6 +84,7 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		return reconcile.Result{}, client.IgnoreNotFound(r.patchFinalizer(ctx, kc, controllerutil.RemoveFinalizer))
 	}
 	r.tell(ctx, kc, result.Done)
+	r.tellOperations(ctx, kc, result.Changed)
 	if err := r.report(ctx, kc, result.Status); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -157,6 +163,8 @@ func (r *clusterReconciler) setup(mgr ctrl.Manager) error {
 		Named("kafkacluster").
 		For(&api.KafkaCluster{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&api.KafkaNode{}, handler.EnqueueRequestsFromMapFunc(clusterOfNode)).
+		// A deletion with a finalizer is a new generation too; a status is only ours.
+		Watches(&api.Operation{}, handler.EnqueueRequestsFromMapFunc(clusterOfOperation), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers})
 	if r.on.hosts != nil {
 		b.Watches(&api.Package{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster)).

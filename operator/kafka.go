@@ -60,6 +60,8 @@ func (k kafkaPort) Do(ctx context.Context, of *api.KafkaCluster, at engine.Endpo
 		return c.RemoveVoter(ctx, step.Node, step.DirectoryID)
 	case plan.ElectLeaders:
 		return c.ElectPreferredLeaders(ctx)
+	case plan.FinalizeFeatures:
+		return c.FinalizeFeatures(ctx, step.Features)
 	default:
 		return errors.New("no step of Kafka: " + string(step.Kind))
 	}

@@ -63,6 +63,13 @@ func (r revisionsPort) SetClusterID(ctx context.Context, rev *api.ClusterRevisio
 	return r.client.Patch(ctx, rev, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner)
 }
 
+// SetHeld implements engine.Revisions.
+func (r revisionsPort) SetHeld(ctx context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error {
+	before := rev.DeepCopy()
+	rev.Spec.Held = hold.DeepCopy()
+	return r.client.Patch(ctx, rev, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner)
+}
+
 // Delete implements engine.Revisions.
 func (r revisionsPort) Delete(ctx context.Context, rev *api.ClusterRevision) error {
 	return client.IgnoreNotFound(r.client.Delete(ctx, rev))

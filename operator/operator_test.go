@@ -264,6 +264,7 @@ func TestOperator(t *testing.T) {
 	defer stopAgent()
 	y.born()
 	y.quiet()
+	y.operations()
 	y.withoutOperator(url)
 	y.deletion()
 	y.flippedByte()
@@ -526,7 +527,7 @@ func (y *yard) quiet() {
 	y.t.Helper()
 	versions := func() string {
 		var b strings.Builder
-		for _, list := range []client.ObjectList{&api.KafkaClusterList{}, &api.KafkaNodeList{}, &api.HostProcessList{}, &api.PackageList{}, &api.ClusterRevisionList{}, &api.HostList{}} {
+		for _, list := range []client.ObjectList{&api.KafkaClusterList{}, &api.KafkaNodeList{}, &api.HostProcessList{}, &api.PackageList{}, &api.ClusterRevisionList{}, &api.OperationList{}, &api.HostList{}} {
 			if err := y.c.List(y.t.Context(), list); err != nil {
 				y.t.Fatal(err)
 			}
@@ -570,8 +571,10 @@ func (y *yard) withoutOperator(url string) {
 	if err := y.c.Update(ctx, kc); err != nil {
 		y.t.Fatalf("without an operator nothing can be applied: %v", err)
 	}
+	y.unasked()
 	y.startOperator()
 	y.awaitAdmission(url)
+	y.toldAlone()
 	y.eventually("the bad spec is told", y.condition(api.ConditionAccepted, metav1.ConditionFalse, "spec.config[num.io.thread]"))
 	y.eventually("it is stalled", y.condition(api.ConditionStalled, metav1.ConditionTrue, ""))
 	var nodes api.KafkaNodeList
@@ -596,7 +599,7 @@ func (y *yard) deletion() {
 	y.t.Helper()
 	ctx := y.t.Context()
 	y.remove()
-	for _, list := range []client.ObjectList{&api.KafkaNodeList{}, &api.HostProcessList{}, &api.ClusterRevisionList{}} {
+	for _, list := range []client.ObjectList{&api.KafkaNodeList{}, &api.HostProcessList{}, &api.ClusterRevisionList{}, &api.OperationList{}} {
 		if err := y.c.List(ctx, list); err != nil || meta.LenList(list) > 0 {
 			y.t.Errorf("left behind: %d of %T, %v", meta.LenList(list), list, err)
 		}

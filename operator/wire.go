@@ -52,7 +52,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 	w := wire(cached, live, nodes.on, clients)
 	w.engine.Supervisor = c.SupervisorImage
 	errs = append(errs,
-		(&clusterReconciler{client: cached, engine: w.engine, clients: clients, events: recorder, rights: rights, held: held, on: nodes.on, log: c.Log}).setup(mgr),
+		(&clusterReconciler{client: cached, engine: w.engine, ops: w.operations, clients: clients, events: recorder, rights: rights, held: held, on: nodes.on, log: c.Log}).setup(mgr),
 		nodes.setup(mgr),
 	)
 	return errors.Join(append(errs, addProbes(mgr), addAdmission(ctx, mgr, c, rights, w.revisions, known))...)
@@ -60,22 +60,24 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 
 // wired is an engine with its ports.
 type wired struct {
-	engine    *engine.Engine
-	revisions revisionsPort
-	catalog   catalogPort
+	engine     *engine.Engine
+	revisions  revisionsPort
+	operations operationsPort
+	catalog    catalogPort
 }
 
 func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Clients) wired {
 	store := pki.Store{Client: c}
 	w := wired{
-		revisions: revisionsPort{client: c, live: live},
-		catalog:   catalogPort{client: c, hosts: on.hosts},
+		revisions:  revisionsPort{client: c, live: live},
+		operations: operationsPort{client: c, live: live},
+		catalog:    catalogPort{client: c, hosts: on.hosts},
 	}
 	w.engine = &engine.Engine{
 		Kafka:     kafkaPort{clients: clients, pki: store},
 		Nodes:     nodesPort{client: c, live: live, on: on, seen: newSeenNodes()},
 		Catalog:   w.catalog,
-		Revisions: w.revisions, Certificates: certificatesPort{pki: store, pods: on.pods},
+		Revisions: w.revisions, Operations: w.operations, Certificates: certificatesPort{pki: store, pods: on.pods},
 		Shared: sharedPort{on.pods}, Reread: reread(live),
 		Fresh: randomIDs, Now: time.Now, CASecret: pki.TrustSecretName,
 	}

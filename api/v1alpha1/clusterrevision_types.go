@@ -29,7 +29,7 @@ type ClusterRevisionList struct {
 	Items           []ClusterRevision `json:"items"`
 }
 
-// ClusterRevisionSpec is the snapshot. Only clusterID may be filled in later, once.
+// ClusterRevisionSpec is the snapshot. Only clusterID may be filled in later, once, and held changes.
 //
 // +kubebuilder:validation:XValidation:rule="self.cluster == oldSelf.cluster && self.number == oldSelf.number && self.clusterName == oldSelf.clusterName",message="a revision is immutable"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || size(oldSelf.clusterID) == 0 || self.clusterID == oldSelf.clusterID",message="the cluster id of a revision cannot change once known"
@@ -57,11 +57,26 @@ type ClusterRevisionSpec struct {
 	// restart no other one.
 	// +optional
 	DefaultReplicas int32 `json:"defaultReplicas,omitempty"`
+	// Restores names an earlier revision with the same spec: nodes go back to it in reverse order.
+	// +optional
+	Restores string `json:"restores,omitempty"`
+	// Held says that nothing of this revision reaches further nodes until somebody decides: a
+	// new spec, a rollback, or a retry.
+	// +optional
+	Held *RevisionHold `json:"held,omitempty"`
 	// Digest (sha256:<hex>) of the accepted spec as it was read. It tells whether a spec is
 	// another one; the copy below gets defaults of its own when it is stored.
 	Digest string `json:"digest"`
 	// Cluster is the accepted spec.
 	Cluster KafkaClusterSpec `json:"cluster"`
+}
+
+// RevisionHold is why a revision is held.
+type RevisionHold struct {
+	// Operation that was cancelled or failed.
+	Operation string      `json:"operation"`
+	Reason    string      `json:"reason"`
+	Since     metav1.Time `json:"since"`
 }
 
 // PoolNodeIDs are the node ids given to a pool.

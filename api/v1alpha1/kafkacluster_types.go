@@ -419,6 +419,38 @@ type Rollout struct {
 	// +kubebuilder:default=1
 	// +optional
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+	// Approval Manual shows each plan in an Operation and waits until it is agreed to.
+	// +kubebuilder:default=Automatic
+	// +optional
+	Approval Approval `json:"approval,omitempty"`
+	// PauseAfter are canary points at which an Operation waits until it is resumed: FirstNode,
+	// EachRack, or a node's id.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:Pattern=`^(FirstNode|EachRack|[0-9]+)$`
+	PauseAfter []string `json:"pauseAfter,omitempty"`
+	// OnFailure says what follows when more nodes fail than maxFailures.
+	// +kubebuilder:default=Pause
+	// +optional
+	OnFailure OnFailure `json:"onFailure,omitempty"`
+	// MaxFailures is how many nodes may fail before nothing more is begun. What partitions and
+	// quorum need holds on top.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	MaxFailures int32 `json:"maxFailures,omitempty"`
+	// NodeTimeout is how long a node may take to be ready again.
+	// +kubebuilder:default="15m"
+	// +optional
+	NodeTimeout *metav1.Duration `json:"nodeTimeout,omitempty"`
+	// Windows are the times in which nodes may be changed; none is always. Repairs wait for none.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	Windows []Window `json:"windows,omitempty"`
+	// Upgrade says how an upgrade ends.
+	// +optional
+	Upgrade UpgradePolicy `json:"upgrade,omitempty"`
 }
 
 // Types of conditions of a KafkaCluster, in the sense of kstatus.
@@ -461,6 +493,9 @@ type KafkaClusterStatus struct {
 	// +listType=map
 	// +listMapKey=name
 	Listeners []ListenerStatus `json:"listeners,omitempty"`
+	// Operation names the Operation that is active.
+	// +optional
+	Operation string `json:"operation,omitempty"`
 	// Doing is one short phrase: what is going on.
 	// +optional
 	Doing string `json:"doing,omitempty"`

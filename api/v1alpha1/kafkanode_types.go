@@ -144,6 +144,10 @@ type ProcessSpec struct {
 	// that it is copied from.
 	// +optional
 	Supervisor string `json:"supervisor,omitempty"`
+	// Restart names the Operation that last asked for a restart without any other change.
+	// +optional
+	// +kubebuilder:validation:MaxLength=260
+	Restart string `json:"restart,omitempty"`
 	// Pod holds what else stands in the pod, on Kubernetes.
 	// +optional
 	Pod *PodSettings `json:"pod,omitempty"`
@@ -268,6 +272,12 @@ type NodeChange struct {
 	Since     metav1.Time `json:"since"`
 	// +optional
 	FromRevision string `json:"fromRevision,omitempty"`
+	// Attempt counts the retries within the operation.
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+	// RolledBack says that the node failed and was given back what it ran before.
+	// +optional
+	RolledBack bool `json:"rolledBack,omitempty"`
 	// WasDown says that the node was not running when it was changed, so that its staying
 	// down says nothing about the change.
 	// +optional

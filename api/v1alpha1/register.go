@@ -15,6 +15,7 @@ func AddToScheme(s *runtime.Scheme) error {
 		&KafkaCluster{}, &KafkaClusterList{},
 		&KafkaNode{}, &KafkaNodeList{},
 		&ClusterRevision{}, &ClusterRevisionList{},
+		&Operation{}, &OperationList{},
 		&Host{}, &HostList{},
 		&HostProcess{}, &HostProcessList{},
 		&Package{}, &PackageList{},

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // the image has none, and windows name time zones
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -44,7 +45,7 @@ func run() int {
 		Version: w.version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Getenv: os.Getenv, DefaultDir: string(dir), Preview: preview(),
 		Plugin: isPlugin(os.Args[0]), Interactive: term.IsTerminal(int(os.Stdin.Fd())),
-		Forward: forwarder, LocalStatus: localStatus,
+		Size: terminalSize(os.Stdout), Forward: forwarder, LocalStatus: localStatus,
 	})
 	for _, command := range []*cobra.Command{w.upCommand(), w.downCommand(), w.serverCommand(), controlPlaneCommand()} {
 		command.GroupID = cli.GroupLocal
@@ -60,6 +61,21 @@ func run() int {
 		}
 	}
 	return cli.Execute(ctx, root)
+}
+
+// terminalSize tells columns and rows of a terminal; nil if out is none.
+func terminalSize(out *os.File) func() (columns, rows int) {
+	fd := int(out.Fd())
+	if !term.IsTerminal(fd) || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	return func() (int, int) {
+		columns, rows, err := term.GetSize(fd)
+		if err != nil {
+			return 80, 24 // what a terminal has that does not say
+		}
+		return columns, rows
+	}
 }
 
 // wiring is what the commands of this program share.

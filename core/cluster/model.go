@@ -30,6 +30,8 @@ type Model struct {
 	DefaultReplicas int32
 	// MaxUnavailable is a number, a percentage of the brokers, or "Rack".
 	MaxUnavailable intstr.IntOrString
+	// Rollout is how changes reach nodes, as in the spec.
+	Rollout        api.Rollout
 	Listeners      []api.Listener
 	State          api.RunState
 	Paused         bool
@@ -105,6 +107,9 @@ type Input struct {
 	Accepted *api.KafkaClusterSpec
 	// NodeIDs are all ids ever given (from the newest ClusterRevision).
 	NodeIDs []api.PoolNodeIDs
+	// Finalized is the cluster's metadata.version as Kafka writes it, for example 4.3-IV0; empty
+	// when it is not known. The plan asks Kafka again before it acts on it.
+	Finalized string
 	// DefaultReplicas as in the newest ClusterRevision; 0 is not known.
 	DefaultReplicas int32
 	Catalog         Catalog

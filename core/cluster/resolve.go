@@ -3,7 +3,9 @@ package cluster
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -123,8 +125,12 @@ func (r *resolver) changes() {
 	if old == nil {
 		return
 	}
-	if CompareVersions(ReleaseLine(r.spec.Version), ReleaseLine(old.Version)) < 0 {
-		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: the cluster's metadata.version was finalized for %s", old.Version, r.spec.Version, old.Version), "keep "+old.Version+" or a later one")
+	if CompareVersions(ReleaseLine(r.spec.Version), ReleaseLine(old.Version)) < 0 && !Understands(r.spec.Version, r.in.Finalized) {
+		what := "its metadata.version " + r.in.Finalized + " is finalized, which " + r.spec.Version + " does not understand"
+		if r.in.Finalized == "" {
+			what = "which metadata.version is finalized is not known now"
+		}
+		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: %s", old.Version, r.spec.Version, what), "keep "+old.Version+" or a later one")
 	}
 	if r.spec.MetadataVersion != old.MetadataVersion {
 		r.fail("spec.metadataVersion", "the metadata version of a running cluster cannot be changed by this version of Castellan", fmt.Sprintf("keep %q", old.MetadataVersion))
@@ -148,6 +154,13 @@ func (r *resolver) changes() {
 func ReleaseLine(version string) string {
 	parts := strings.Split(version, ".")
 	return strings.Join(parts[:min(2, len(parts))], ".")
+}
+
+// Understands says whether a release of Kafka can run a cluster whose metadata.version, as
+// Kafka writes it (4.3-IV0), is finalized. What is not known is not understood.
+func Understands(version, finalized string) bool {
+	line, _, ok := strings.Cut(finalized, "-IV")
+	return ok && CompareVersions(line, ReleaseLine(version)) <= 0
 }
 
 func (r *resolver) poolChange(old *api.Pool) {
@@ -194,8 +207,38 @@ func (r *resolver) volumeLimits() string {
 	return "neither adds nor removes volumes of existing nodes on hosts"
 }
 
-// rollout checks maxUnavailable.
+// rollout checks how changes reach nodes.
 func (r *resolver) rollout() {
+	r.maxUnavailable()
+	policy := &r.spec.Rollout
+	if t := policy.NodeTimeout; t != nil && t.Duration < time.Minute {
+		r.fail("spec.rollout.nodeTimeout", fmt.Sprintf("no Kafka starts within %s for sure", t.Duration), "use 1m or more, usually 15m")
+	}
+	if t := policy.Upgrade.Soak; t != nil && t.Duration < 0 {
+		r.fail("spec.rollout.upgrade.soak", fmt.Sprintf("%s is in the past", t.Duration), "use 0s or more")
+	}
+	for i, w := range policy.Windows {
+		if _, err := parseWindow(w); err != nil {
+			r.fail(fmt.Sprintf("spec.rollout.windows[%d]", i), err.Error(), `use five fields of cron such as "0 2 * * SAT", a duration such as 4h and a time zone such as Europe/Zurich`)
+		}
+	}
+	for i, point := range policy.PauseAfter {
+		if id, err := strconv.ParseInt(point, 10, 32); err != nil {
+			if point != "FirstNode" && point != "EachRack" {
+				r.fail(fmt.Sprintf("spec.rollout.pauseAfter[%d]", i), fmt.Sprintf("%q is no canary point", point), "use FirstNode, EachRack or the id of a node")
+			}
+		} else if !r.gives(int32(id)) {
+			r.warn(fmt.Sprintf("spec.rollout.pauseAfter[%d]", i), fmt.Sprintf("there is no node %d", id), "use the id of a node of this cluster")
+		}
+	}
+}
+
+// gives says whether a node has an id.
+func (r *resolver) gives(id int32) bool {
+	return slices.ContainsFunc(r.ids, func(g api.PoolNodeIDs) bool { return slices.Contains(g.IDs, id) })
+}
+
+func (r *resolver) maxUnavailable() {
 	m := r.spec.Rollout.MaxUnavailable
 	if m == nil {
 		return

@@ -17,12 +17,15 @@ import (
 // give the same Plan, and a World that already is as wanted gives an empty one.
 func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p := newPass(want, have, now)
+	p.op.hold = have.Hold
 	if want.Paused {
 		p.block(-1, "Paused", "spec.paused is true: nothing is changed until it is false", false)
+		p.pausedOperations()
 		p.plan.Spare = p.spare()
 		return p.plan
 	}
 	p.keepIdentities()
+	p.operations()
 	p.create()
 	p.replaceVolumes()
 	p.live()
@@ -30,13 +33,16 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p.storage()
 	if want.State == api.StateStopped {
 		p.stopAll()
+		p.reportActive()
 		return p.plan
 	}
 	p.startAll()
 	p.voters()
 	p.configs()
 	p.roll()
+	p.finalize()
 	p.leaders()
+	p.reportActive()
 	p.plan.Spare = p.spare()
 	return p.plan
 }
@@ -55,6 +61,7 @@ type pass struct {
 	specs map[int32]*api.KafkaNodeSpec
 	// registered brokers by id.
 	brokers map[int32]*Broker
+	op      operating
 }
 
 func newPass(want cluster.Model, have World, now time.Time) *pass {
@@ -99,6 +106,14 @@ func (p *pass) spec(id int32) api.KafkaNodeSpec {
 	return *p.nodes[id].Spec.DeepCopy()
 }
 
+// peek is spec without a copy, for who only reads.
+func (p *pass) peek(id int32) *api.KafkaNodeSpec {
+	if s, ok := p.specs[id]; ok {
+		return s
+	}
+	return &p.nodes[id].Spec
+}
+
 // write decides a step that gives a node this spec.
 func (p *pass) write(kind Kind, spec api.KafkaNodeSpec, reason string) {
 	p.specs[spec.NodeID] = &spec
@@ -129,7 +144,7 @@ func (p *pass) keepIdentities() {
 		if !ok {
 			continue
 		}
-		why := otherNode(w, &n.Spec)
+		why := p.otherNode(w, &n.Spec)
 		if why == "" {
 			continue
 		}
@@ -153,7 +168,7 @@ func volumesAsTheyAre(is *api.KafkaNodeSpec) []api.Volume {
 func isPod(is *api.KafkaNodeSpec) bool { return is.Host == "" && is.Process.Image != "" }
 
 // otherNode says what makes a wanted node another one than the one that exists.
-func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
+func (p *pass) otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 	switch {
 	case !slices.Equal(slices.Sorted(slices.Values(w.Roles)), slices.Sorted(slices.Values(is.Roles))):
 		return fmt.Sprintf("its roles cannot change from %v to %v", is.Roles, w.Roles)
@@ -163,11 +178,18 @@ func otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 		return "it cannot move between hosts and Kubernetes"
 	case !slices.Equal(w.Process.Volumes, is.Process.Volumes) && (!w.Kubernetes || !begins(w.Process.Volumes, is.Process.Volumes)):
 		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
-	case cluster.CompareVersions(cluster.ReleaseLine(w.Process.Version), cluster.ReleaseLine(is.Process.Version)) < 0:
-		return fmt.Sprintf("it was permitted to run %s, and going back to %s is not possible", is.Process.Version, w.Process.Version)
+	case older(w, is) && !p.have.Kafka.Known:
+		return fmt.Sprintf("it was permitted to run %s, and whether it can go back to %s is known only when Kafka can be read", is.Process.Version, w.Process.Version)
+	case older(w, is) && !cluster.Understands(w.Process.Version, p.have.Kafka.MetadataVersion):
+		return fmt.Sprintf("it was permitted to run %s, and going back to %s is not possible: it does not understand metadata.version %s, which is finalized", is.Process.Version, w.Process.Version, p.have.Kafka.MetadataVersion)
 	default:
 		return ""
 	}
+}
+
+// older says whether a node is wanted with an earlier release line than it has.
+func older(w *cluster.Node, is *api.KafkaNodeSpec) bool {
+	return cluster.CompareVersions(cluster.ReleaseLine(w.Process.Version), cluster.ReleaseLine(is.Process.Version)) < 0
 }
 
 // begins says whether a list begins with another.

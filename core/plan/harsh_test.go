@@ -162,6 +162,9 @@ func (h *harsh) cut(steps int) {
 		}
 		h.w.Do(s)
 	}
+	if steps == 0 {
+		h.w.Report(p.Operations)
+	}
 	h.w.Tick()
 	h.settleDown()
 	clean(h.t, h.w)

@@ -23,6 +23,16 @@ type Plan struct {
 	// Held says why no pod can be spared, for a person, where that does not end by itself;
 	// drains wait for ever then. Empty otherwise.
 	Held string
+	// Operations say how each one is that is not over, or whose end is to be written down.
+	Operations []OperationReport
+}
+
+// OperationReport is how an Operation is.
+type OperationReport struct {
+	Name   string
+	Status api.OperationStatus
+	// Free says that nothing of ours keeps the object any more: its finalizer may go.
+	Free bool
 }
 
 // Done says that nothing is to be done or waited for.
@@ -61,6 +71,11 @@ const (
 	AddVoter        Kind = "AddVoter"        // KIP-853 AddRaftVoter
 	RemoveVoter     Kind = "RemoveVoter"     // KIP-853 RemoveRaftVoter
 	ElectLeaders    Kind = "ElectLeaders"    // preferred leaders
+
+	CreateOperation  Kind = "CreateOperation"  // before the first node is touched
+	RecordOperation  Kind = "RecordOperation"  // into the spec of an Operation: what must be remembered with an act
+	HoldRevision     Kind = "HoldRevision"     // keep a revision from further nodes, or (Hold is nil) let it go on
+	FinalizeFeatures Kind = "FinalizeFeatures" // KIP-584 UpdateFeatures: no way back
 )
 
 // Step is one act with its reason. Only the members of its kind are set.
@@ -81,4 +96,11 @@ type Step struct {
 	// DirectoryID of a voter (AddVoter, RemoveVoter), Endpoint its CONTROLLER listener.
 	DirectoryID string
 	Endpoint    string
+	// Operation to create, or with the spec that it shall have (CreateOperation, RecordOperation).
+	Operation *api.Operation
+	// Revision to hold or, where Hold is nil, to let go on (HoldRevision).
+	Revision string
+	Hold     *api.RevisionHold
+	// Features are the levels to finalize, by name (FinalizeFeatures).
+	Features map[string]int16
 }

@@ -89,6 +89,7 @@ func pass(w *sim.World, m cluster.Model) plan.Plan {
 	for _, s := range p.Steps {
 		w.Do(s)
 	}
+	w.Report(p.Operations)
 	w.Tick()
 	return p
 }

@@ -346,7 +346,8 @@ func (p *pass) spare() bool {
 
 // KeepSupervisors lets nodes keep the supervisor that they run with while nothing else of
 // their process changes: a newer Castellan alone restarts nothing, its supervisor comes
-// along with the next restart that has another reason.
+// along with the next restart that has another reason. They keep the last restart that was
+// asked for as well.
 func KeepSupervisors(want cluster.Model, nodes []Node) cluster.Model {
 	want.Nodes = slices.Clone(want.Nodes)
 	for i := range want.Nodes {
@@ -358,6 +359,7 @@ func KeepSupervisors(want cluster.Model, nodes []Node) cluster.Model {
 		if w.Process.Supervisor == "" { // a preview does not know the operator's own
 			w.Process.Supervisor = nodes[at].Spec.Process.Supervisor
 		}
+		w.Process.Restart = nodes[at].Spec.Process.Restart // only an Operation asks for another
 		kept := w.Process
 		kept.Supervisor = nodes[at].Spec.Process.Supervisor
 		if layout.ProcessHash(kept) == layout.ProcessHash(nodes[at].Spec.Process) {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,15 +26,30 @@ func (p *pass) roll() {
 		p.waitForUnsettled()
 		return
 	}
+	held := p.op.hold != nil && p.op.active == nil
+	if held {
+		p.block(-1, "Held", fmt.Sprintf("revision %s reaches no further node: %s; change the spec, go back with castellan rollback %s, or go on with castellan retry %s", p.have.Revision, p.op.hold.Reason, p.want.Name, p.op.hold.Operation), true)
+		return
+	}
+	if p.op.active == nil {
+		p.begin(outdated)
+	}
+	p.takeUp(outdated)
+	gate := p.gate()
 	var healthy []*Node
 	for _, n := range outdated {
-		if p.free(n) {
+		switch free := p.free(n); {
+		case gate.lets(n, free) && free:
 			p.update(n)
-			continue
+		case !free:
+			healthy = append(healthy, n)
 		}
-		healthy = append(healthy, n)
 	}
-	p.round(healthy)
+	p.giveBackFailed(gate)
+	if gate.wait != nil {
+		p.plan.Blocked = append(p.plan.Blocked, *gate.wait)
+	}
+	p.round(slices.DeleteFunc(healthy, func(n *Node) bool { return !gate.lets(n, false) }))
 	for _, n := range outdated {
 		if p.specs[n.Spec.NodeID] == nil || !p.updating(n) {
 			w := p.wanted[n.Spec.NodeID]
@@ -44,7 +60,7 @@ func (p *pass) roll() {
 
 // updating says whether this pass already decided the node's new process.
 func (p *pass) updating(n *Node) bool {
-	return layout.ProcessHash(p.spec(n.Spec.NodeID).Process) == layout.ProcessHash(p.wanted[n.Spec.NodeID].Process)
+	return layout.ProcessHash(p.peek(n.Spec.NodeID).Process) == layout.ProcessHash(p.wanted[n.Spec.NodeID].Process)
 }
 
 // outdated are the nodes whose permitted process is not the wanted one, in the order in
@@ -54,6 +70,10 @@ func (p *pass) outdated() []*Node {
 	for _, n := range p.existing() {
 		w := p.wanted[n.Spec.NodeID]
 		if layout.ProcessHash(n.Spec.Process) == layout.ProcessHash(w.Process) {
+			continue
+		}
+		if op, ok := p.ignored(w.ID); ok && (p.op.active == nil || rolls(p.op.active)) {
+			p.block(w.ID, "Ignored", fmt.Sprintf("node %d is left as it is, as operation %s was told to: castellan retry %s --node %d brings it along", w.ID, op, op, w.ID), true)
 			continue
 		}
 		if w.PackageWait != "" {
@@ -70,23 +90,59 @@ func (p *pass) outdated() []*Node {
 		}
 		out = append(out, n)
 	}
+	if len(out) < 2 {
+		return out
+	}
+	back := p.back()
 	slices.SortStableFunc(out, func(a, b *Node) int {
-		return p.rank(a) - p.rank(b)
+		byID := 0
+		if back {
+			byID = int(b.Spec.NodeID - a.Spec.NodeID)
+		}
+		return cmp.Or(p.asked(a)-p.asked(b), p.rank(a, back)-p.rank(b, back), byID)
 	})
 	return out
 }
 
-func (p *pass) rank(n *Node) int {
+// back says whether nodes go back to what they were: brokers first then, since an older broker
+// understands a newer controller's metadata only as long as nothing of it is new.
+func (p *pass) back() bool {
+	if slices.ContainsFunc(p.existing(), func(n *Node) bool { return older(p.wanted[n.Spec.NodeID], &n.Spec) }) {
+		return true
+	}
+	if p.op.active != nil {
+		return p.op.active.Spec.Type == api.OperationRollback
+	}
+	return p.have.Restores != ""
+}
+
+// asked is the place of a node in the order that a user asked for.
+func (p *pass) asked(n *Node) int {
+	if p.op.active == nil {
+		return 0
+	}
+	order := p.op.active.Spec.Order
+	if i := slices.Index(order, n.Spec.NodeID); i >= 0 {
+		return i
+	}
+	return len(order)
+}
+
+func (p *pass) rank(n *Node, back bool) int {
 	w := p.wanted[n.Spec.NodeID]
+	brokers := 3
+	if back {
+		brokers = 0
+	}
 	switch {
 	case !n.Status.Ready:
-		return 0
+		return -1
 	case w.Controller() && n.Spec.NodeID == p.activeController():
 		return 2
 	case w.Controller():
 		return 1
 	default:
-		return 3
+		return brokers
 	}
 }
 
@@ -133,11 +189,19 @@ func (p *pass) update(n *Node) {
 	w := p.wanted[n.Spec.NodeID]
 	spec := p.spec(n.Spec.NodeID)
 	reason := changeReason(spec.Process, w.Process)
-	spec.Change = &api.NodeChange{
-		Reason: reason, Since: metav1.NewTime(p.now.Truncate(time.Second)),
-		FromRevision: spec.Revision, WasDown: !n.Status.Ready,
+	op := p.op.active
+	from := recorded(op, w.ID)
+	if from == "" {
+		from = p.origin(n)
 	}
-	spec.Process, spec.Roles, spec.Revision = w.Process, w.Roles, p.have.Revision
+	spec.Change = &api.NodeChange{
+		Operation: op.Name, Attempt: attemptOf(op, w.ID), Reason: reason, Since: metav1.NewTime(p.now.Truncate(time.Second)),
+		FromRevision: from, WasDown: !n.Status.Ready,
+	}
+	spec.Process, spec.Roles = w.Process, w.Roles
+	if rolls(op) {
+		spec.Revision = p.have.Revision
+	}
 	p.write(UpdateProcess, spec, reason)
 }
 
@@ -253,9 +317,9 @@ func (p *pass) updatingNow(n *Node) bool {
 	return ok && layout.ProcessHash(s.Process) != layout.ProcessHash(n.Spec.Process) && n.Status.Ready
 }
 
-// lame nodes were broken before this rollout touched them; they do not stop it.
+// lame nodes were broken before this rollout touched them, or are tolerated; they do not stop it.
 func (p *pass) lame(n *Node) bool {
-	if n.Status.State == api.NodeUnknown {
+	if n.Status.State == api.NodeUnknown || p.tolerated(n) {
 		return true
 	}
 	if p.specs[n.Spec.NodeID] != nil && p.specs[n.Spec.NodeID].Change != nil && p.specs[n.Spec.NodeID].Change.WasDown {
@@ -496,12 +560,12 @@ func (p *pass) leaders() {
 func changeReason(old, now api.ProcessSpec) string {
 	var why []string
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
-	if old.Version != now.Version {
+	switch {
+	case old.Version != now.Version:
 		add("version %s to %s", old.Version, now.Version)
-	} else if old.Package != now.Package {
+	case old.Package != now.Package:
 		add("other package of the same version")
-	}
-	if old.Image != now.Image && old.Version == now.Version {
+	case old.Image != now.Image:
 		add("image %s to %s", old.Image, now.Image)
 	}
 	for _, key := range changedKeys(old.Config, now.Config) {
@@ -528,7 +592,11 @@ func changeReason(old, now api.ProcessSpec) string {
 	if !samePod(old.Pod, now.Pod) {
 		add("placement")
 	}
-	if len(why) == 0 {
+	switch {
+	case len(why) > 0:
+	case old.Restart != now.Restart:
+		add("restart, as %s asks", now.Restart)
+	default:
 		add("resources")
 	}
 	return strings.Join(why, ", ")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 )
 
 // World is every fact that a plan rests on, read in one pass.
@@ -28,6 +29,14 @@ type World struct {
 	// Accept lists node ids whose loss of data a user has accepted (annotation
 	// castellan.dev/accept-data-loss on the KafkaCluster).
 	Accept []int32
+	// Operations of the cluster in the order of their making, finished ones among them.
+	Operations []api.Operation
+	// Restores is an earlier revision with the same spec as the Model's; empty when there is none.
+	Restores string
+	// Hold is why the revision of the Model is held; nil when it is not.
+	Hold *api.RevisionHold
+	// Earlier are Models of revisions that nodes may be given back to, by name.
+	Earlier map[string]cluster.Model
 	// Shared is what Kubernetes gave the cluster as a whole; empty on hosts.
 	Shared Shared
 }
@@ -91,6 +100,9 @@ type Kafka struct {
 	BrokerConfig map[int32]map[string]string
 	// Features are the finalized feature levels, by name.
 	Features map[string]int16
+	// SupportedFeatures are the lowest and highest level, by name, that the broker supports
+	// which answered: the truth for all only when all run the same version.
+	SupportedFeatures map[string][2]int16
 	// MetadataVersion is the finalized one as Kafka writes it, for example 4.3-IV0.
 	MetadataVersion string
 }

@@ -14,6 +14,8 @@ import (
 // Do obeys a step and notes what it breaks.
 func (w *World) Do(s plan.Step) {
 	switch s.Kind {
+	case plan.CreateOperation, plan.RecordOperation, plan.HoldRevision, plan.FinalizeFeatures:
+		w.doOperation(s)
 	case plan.CreateNode:
 		if _, ok := w.nodes[s.Node]; ok {
 			w.violate("node %d created twice", s.Node)

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/core/plan"
 )
@@ -62,6 +63,21 @@ type World struct {
 	holders map[string][]int32
 	// pods is what only Kubernetes has.
 	pods pods
+	// operations in the order of their making.
+	operations []api.Operation
+	// Restores is the earlier revision whose spec the one in force has again.
+	Restores string
+	// spoilt are processes that cannot start, by hash.
+	spoilt map[string]bool
+	// holds are the revisions that are held.
+	holds map[string]*api.RevisionHold
+	// earlier Models by revision, for nodes that are given back.
+	earlier map[string]cluster.Model
+	// MetadataVersion as Kafka writes it.
+	MetadataVersion string
+	// Features finalized, and the highest level that the newest version supports.
+	Features  map[string]int16
+	Supported map[string]int16
 }
 
 type node struct {
@@ -77,6 +93,7 @@ type node struct {
 	age       int    // ticks since the start
 	formats   int    // how often its disk was formatted
 	startedAt time.Time
+	exitAt    time.Time // when it last ended by itself
 }
 
 // New is a world with hosts and nothing on them.
@@ -85,7 +102,8 @@ func New(hosts []plan.Host) *World {
 		Now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Revision: "r1", hosts: hosts, leader: -1,
 		nodes: map[int32]*node{}, voters: map[int32]string{}, config: map[string]string{},
 		broker: map[int32]map[string]string{}, Restarts: map[int32]int{}, holders: map[string][]int32{}, disks: map[int32]node{},
-		pods: newPods(),
+		pods: newPods(), holds: map[string]*api.RevisionHold{}, spoilt: map[string]bool{}, earlier: map[string]cluster.Model{},
+		Features: map[string]int16{}, Supported: map[string]int16{},
 	}
 }
 
@@ -104,6 +122,10 @@ func (w *World) See() plan.World {
 	seen := plan.World{
 		ClusterID: w.ClusterID, Revision: w.Revision, OwnedKeys: w.OwnedKeys, Hosts: w.seenHosts(),
 		Fresh: w.draw(), Certificates: map[int32]api.NodeCertificates{}, Kafka: w.kafka(), Shared: w.shared(),
+		Hold: w.holds[w.Revision], Earlier: w.earlier, Restores: w.Restores,
+	}
+	for i := range w.operations {
+		seen.Operations = append(seen.Operations, *w.operations[i].DeepCopy())
 	}
 	for _, id := range w.ids() {
 		n := w.nodes[id]
@@ -190,6 +212,9 @@ func (w *World) status(n *node) api.KafkaNodeStatus {
 	default:
 		st.State, st.Ready = api.NodeRunning, true
 	}
+	if !n.exitAt.IsZero() {
+		st.LastExit = &api.ExitStatus{Code: 1, Reason: "KafkaExited", LogTail: "it cannot start", At: metav1.NewTime(n.exitAt)}
+	}
 	if n.running != "" {
 		st.Process = &api.ProcessStatus{Hash: n.running, StartedAt: metav1.NewTime(n.startedAt)}
 	}
@@ -241,6 +266,11 @@ func (w *World) kafka() plan.Kafka {
 		}
 	}
 	k.Quorum = w.quorum()
+	k.MetadataVersion = w.MetadataVersion
+	k.Features, k.SupportedFeatures = maps.Clone(w.Features), map[string][2]int16{}
+	for name, highest := range w.Supported {
+		k.SupportedFeatures[name] = [2]int16{0, highest}
+	}
 	return k
 }
 
@@ -305,7 +335,8 @@ func (w *World) advance(n *node) {
 		return
 	}
 	n.nonce = ""
-	if n.clusterID != n.spec.ClusterID || n.owner != n.spec.NodeID || n.bad {
+	if n.clusterID != n.spec.ClusterID || n.owner != n.spec.NodeID || n.bad || w.spoilt[want] {
+		n.exitAt = w.Now
 		return // a supervisor refuses what is not its own
 	}
 	if n.running == "" {

@@ -1,6 +1,7 @@
 package kafkatest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -33,6 +34,9 @@ type Config struct {
 	Partitions int32
 	// DescribeCluster is its highest version; 0 means 2, which knows fenced brokers (Kafka 4.0). Kafka 3.9 has 1.
 	DescribeCluster int16
+	// UpdateFeatures is its highest version; 0 means 2, which tells one answer for all features (Kafka 4.0). Kafka
+	// 3.9 has 1.
+	UpdateFeatures int16
 	// TLS of the brokers' listeners, and of the controllers'; nil means plaintext.
 	TLS, ControllerTLS *tls.Config
 	// Options for kfake's brokers, for example kfake.EnableACLs.
@@ -56,13 +60,17 @@ type Fake struct {
 	allowed int32
 	// dynamic keys by node; -1 is the cluster-wide level.
 	dynamic map[int32]map[string]string
-	silent  []int32
-	until   <-chan struct{}
+	// features are the levels that were finalized since the start, supported what kfake says.
+	features  map[string]int16
+	supported map[string][2]int16
+	checks    []bool
+	silent    []int32
+	until     <-chan struct{}
 
 	requests map[kmsg.Key]int
 	scripts  map[kmsg.Key]*script
 
-	describeClusterVersion int16
+	describeClusterVersion, updateFeaturesVersion int16
 }
 
 // NewFake starts a fake cluster that ends with the test. Its quorum is the controllers, or without any the
@@ -90,8 +98,8 @@ func NewFake(tb testing.TB, config Config) *Fake {
 	}
 	f := &Fake{
 		Brokers: start(tb, opts...), clusterID: config.ClusterID, firstController: config.FirstController,
-		allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{},
-		describeClusterVersion: config.DescribeCluster,
+		allowed: math.MinInt32, dynamic: map[int32]map[string]string{}, features: map[string]int16{}, supported: map[string][2]int16{}, requests: map[kmsg.Key]int{}, scripts: map[kmsg.Key]*script{},
+		describeClusterVersion: config.DescribeCluster, updateFeaturesVersion: cmp.Or(config.UpdateFeatures, 2),
 	}
 	first, voters := int32(0), config.Brokers
 	if config.Controllers > 0 {
@@ -289,6 +297,9 @@ func (f *Fake) control(c *kfake.Cluster, controllers, encrypted bool) {
 	keep(f, c, kmsg.IncrementalAlterConfigs, func(r *kmsg.IncrementalAlterConfigsRequest) kmsg.Response {
 		return f.alterConfigs(r, node(), controllers)
 	})
+	keep(f, c, kmsg.UpdateFeatures, func(r *kmsg.UpdateFeaturesRequest) kmsg.Response {
+		return f.updateFeatures(r, node(), controllers)
+	})
 	keep(f, c, kmsg.DescribeConfigs, func(r *kmsg.DescribeConfigsRequest) kmsg.Response {
 		return f.describeConfigs(r, node())
 	})
@@ -323,17 +334,20 @@ func (f *Fake) advertise(c *kfake.Cluster, encrypted bool) {
 		one.ApiKey, one.MaxVersion = key.Int16(), highest
 		own.ApiKeys = append(own.ApiKeys, one)
 	}
+	highest := map[int16]int16{kmsg.DescribeCluster.Int16(): f.describeClusterVersion, kmsg.UpdateFeatures.Int16(): f.updateFeaturesVersion}
 	for i := range own.ApiKeys {
-		if own.ApiKeys[i].ApiKey == kmsg.DescribeCluster.Int16() {
-			own.ApiKeys[i].MaxVersion = f.describeClusterVersion
+		if version, ok := highest[own.ApiKeys[i].ApiKey]; ok {
+			own.ApiKeys[i].MaxVersion = version
 		}
 	}
+	f.support(own)
 	keep(f, c, kmsg.ApiVersions, func(r *kmsg.ApiVersionsRequest) kmsg.Response {
 		if r.Version > own.Version {
 			return nil
 		}
 		answer := *own
 		answer.Version = r.Version
+		answer.FinalizedFeatures = f.finalizedFeatures()
 		return &answer
 	})
 }

@@ -35,8 +35,20 @@
 - apiGroups:
   - castellan.dev
   resources:
+  - operations
+  verbs:
+  - get
+  - list
+  - watch
+  - create
+  - patch
+  - delete
+- apiGroups:
+  - castellan.dev
+  resources:
   - kafkaclusters/status
   - kafkanodes/status
+  - operations/status
   verbs:
   - patch
 - apiGroups:

@@ -1,0 +1,106 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+)
+
+// defaultSoak is how long every node runs a new version before it is finalized, where no spec says.
+const defaultSoak = time.Hour
+
+func (p *pass) soak() time.Duration {
+	if s := p.want.Rollout.Upgrade.Soak; s != nil {
+		return s.Duration
+	}
+	return defaultSoak
+}
+
+// unfinalized are the features that the brokers support at a higher level than is finalized.
+func (p *pass) unfinalized() map[string]int16 {
+	k := &p.have.Kafka
+	out := map[string]int16{}
+	if !k.Known {
+		return out
+	}
+	const metadataVersion = "metadata.version"
+	if supported, ok := k.SupportedFeatures[metadataVersion]; ok && p.want.MetadataVersion == "" && k.Features[metadataVersion] > 0 && k.Features[metadataVersion] < supported[1] {
+		out[metadataVersion] = supported[1]
+	}
+	return out
+}
+
+// upgrading is the active upgrade whose nodes all run the new version, nil when there is none.
+func (p *pass) upgrading() *api.Operation {
+	op := p.op.active
+	if op == nil || op.Spec.Type != api.OperationUpgrade || p.op.created {
+		return nil
+	}
+	for _, n := range p.existing() {
+		if !settled(n) || n.Spec.Process.Version != p.want.Version {
+			return nil
+		}
+	}
+	return op
+}
+
+// finalize records since when an upgrade soaks, and takes its last step: the one without a way back.
+func (p *pass) finalize() {
+	op := p.upgrading()
+	if op == nil {
+		return
+	}
+	levels := p.unfinalized()
+	if len(levels) == 0 {
+		return
+	}
+	if op.Spec.SoakSince == nil {
+		next := op.DeepCopy()
+		next.Spec.SoakSince = new(metaNow(p.now))
+		p.step(Step{Kind: RecordOperation, Node: -1, Operation: next, Reason: "every node runs " + p.want.Version})
+		return
+	}
+	if p.finalization(op) != "" {
+		if left := p.soakEnd(op).Sub(p.now); left > 0 {
+			p.again(left)
+		}
+		return
+	}
+	if op.Spec.Paused || len(p.plan.Steps) > 0 {
+		return
+	}
+	p.step(Step{Kind: FinalizeFeatures, Node: -1, Features: levels, Reason: fmt.Sprintf("every node has run %s for %s", p.want.Version, p.now.Sub(op.Spec.SoakSince.Time).Round(time.Second))})
+}
+
+func (p *pass) soakEnd(op *api.Operation) time.Time { return op.Spec.SoakSince.Add(p.soak()) }
+
+// finalization is what the last step of an upgrade waits for, empty when for nothing.
+func (p *pass) finalization(op *api.Operation) string {
+	if op.Spec.Type != api.OperationUpgrade || len(p.unfinalized()) == 0 {
+		return ""
+	}
+	switch {
+	case op.Spec.Finalize && op.Spec.SoakSince != nil:
+		return ""
+	case op.Spec.SoakSince == nil:
+		return "every node runs " + p.want.Version + "; its features are finalized after a while"
+	case p.want.Rollout.Upgrade.Finalize == api.ApprovalManual:
+		return fmt.Sprintf("every node runs %s; its features are finalized, after which there is no way back, when somebody agrees: castellan approve %s", p.want.Version, op.Name)
+	case p.now.Before(p.soakEnd(op)):
+		return fmt.Sprintf("every node runs %s; its features are finalized, after which there is no way back, at %s", p.want.Version, p.soakEnd(op).UTC().Format(time.RFC3339))
+	default:
+		return ""
+	}
+}
+
+// countFinalization counts the last step of an upgrade.
+func (p *pass) countFinalization(op *api.Operation, st *api.OperationStatus) {
+	if op.Spec.Type != api.OperationUpgrade {
+		return
+	}
+	st.Steps.Total++
+	if op.Spec.SoakSince != nil && p.have.Kafka.Known && len(p.unfinalized()) == 0 {
+		st.Steps.Done++
+	}
+}
