@@ -90,7 +90,8 @@ generate: bin/tools/.built helm ## regenerate deepcopy, CRDs, manifests, key tab
 bench: build kube-build ## print figures and hold them against their bounds
 	@go test -run '^$$' -bench . -benchtime 1x ./api/crds
 	@$(slow_beat) "on one core" go test -run '^$$' -bench . -benchtime 3x -cpu 1 -timeout 30m ./core/plan
-	@$(slow_beat) "one operator with a hundred clusters" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./operator
+	@$(slow_beat) "plans of balances, on one core" go test -run '^$$' -bench . -benchtime 1x -cpu 1 -timeout 30m ./core/balance
+	@$(slow_beat) "one operator with a hundred clusters" go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./operator
 	@$(slow_beat) "on a real Kubernetes" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e/kube
 	@$(slow_beat) "on real Kafka, five minutes of rest included" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e
 
