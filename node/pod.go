@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,13 +90,15 @@ func (s *supervisor) servePod(ctx context.Context) (opened []*endpoint, err erro
 	return append(opened, s.answer(ctx, tls.NewListener(reports, s.reportTLS()), s.reportHandler())), nil
 }
 
-// probeHandler says nothing that not everybody may know.
+// probeHandler says nothing that not everybody may know: of why a node is not ready one word,
+// the sentence names topics and stands in the KafkaNode.
 func (s *supervisor) probeHandler() http.Handler {
 	mux := http.NewServeMux()
 	s.handleLive(mux)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if why := s.report.closed(s.config.now(), s.config.Pod.SyncWait); why != "" {
-			writeText(w, http.StatusServiceUnavailable, why)
+			reason, _, _ := strings.Cut(why, ":")
+			writeText(w, http.StatusServiceUnavailable, reason)
 			return
 		}
 		writeText(w, http.StatusOK, "ok")

@@ -197,8 +197,8 @@ func TestPodProbes(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", path, code, text, want)
 		}
 	}
-	if _, text := b.probe("/readyz"); !strings.Contains(text, ReasonStarting) {
-		t.Errorf("readyz does not say why: %s", text)
+	if _, text := b.probe("/readyz"); strings.TrimSpace(text) != ReasonStarting {
+		t.Errorf("readyz does not say why in one word: %s", text)
 	}
 	console := filepath.Join(b.dir, layout.LogDir, layout.ConsoleLog)
 	eventually(t, "console", func() bool {
