@@ -38,6 +38,7 @@ func TestTwoVersions(t *testing.T) {
 	for _, c := range []struct{ name, version string }{{"older", "3.9.2"}, {"mixed", "4.2.1"}} {
 		t.Run(c.version, func(t *testing.T) { worksAs(t, s.Of("default", c.name).For(t), c.version) })
 	}
+	t.Run("3.9.2 is upgraded to "+version, func(t *testing.T) { upgradedOverFour(t, s.Of("default", "older").For(t), "older") })
 }
 
 // TestDedicatedControllers tells that a change of brokers leaves the controllers alone.

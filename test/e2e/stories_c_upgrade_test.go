@@ -65,6 +65,22 @@ func TestUpgrade(t *testing.T) {
 	traffic.End()
 }
 
+// upgradedOverFour upgrades from the last release line before 4.0, which Kafka allows at once from any KRaft release on,
+// and nobody has to agree to its end.
+func upgradedOverFour(t *testing.T, s *stand.Stand, name string) {
+	t.Helper()
+	traffic := s.StartTraffic("upgraded", 6)
+	s.Apply(stand.Named(name, stand.Combined(version, 3)+"  rollout: {upgrade: {soak: 1s}}\n"))
+	op := operation(t, s)
+	s.Eventually("it is over", 6*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
+	if now := metadataVersion(t, s); now != "4.3-IV0" {
+		t.Errorf("metadata.version is %s", now)
+	}
+	s.WaitReady()
+	s.Eventually("every node runs the new version", time.Second, ran(s, version))
+	traffic.End()
+}
+
 // runningVersions counts the nodes that run each version and are ready.
 func runningVersions(s *stand.Stand) map[string]int {
 	count := map[string]int{}
