@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -554,66 +553,4 @@ func (p *pass) leaders() {
 			return
 		}
 	}
-}
-
-// changeReason says what differs between two processes, in stable words.
-func changeReason(old, now api.ProcessSpec) string {
-	var why []string
-	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
-	switch {
-	case old.Version != now.Version:
-		add("version %s to %s", old.Version, now.Version)
-	case old.Package != now.Package:
-		add("other package of the same version")
-	case old.Image != now.Image:
-		add("image %s to %s", old.Image, now.Image)
-	}
-	for _, key := range changedKeys(old.Config, now.Config) {
-		add("config %s", key)
-	}
-	if old.HeapBytes != now.HeapBytes {
-		add("heap")
-	}
-	if !slices.Equal(old.JVMOptions, now.JVMOptions) {
-		add("JVM options")
-	}
-	if !slices.Equal(old.Listeners, now.Listeners) {
-		add("listeners")
-	}
-	if !slices.Equal(old.Volumes, now.Volumes) {
-		add("volumes")
-	}
-	if old.Layout != now.Layout {
-		add("layout %d to %d", old.Layout, now.Layout)
-	}
-	if old.Supervisor != now.Supervisor {
-		add("supervisor %s to %s", old.Supervisor, now.Supervisor)
-	}
-	if !samePod(old.Pod, now.Pod) {
-		add("placement")
-	}
-	switch {
-	case len(why) > 0:
-	case old.Restart != now.Restart:
-		add("restart, as %s asks", now.Restart)
-	default:
-		add("resources")
-	}
-	return strings.Join(why, ", ")
-}
-
-func changedKeys(old, now map[string]string) []string {
-	var keys []string
-	for k, v := range now {
-		if o, ok := old[k]; !ok || o != v {
-			keys = append(keys, k)
-		}
-	}
-	for k := range old {
-		if _, ok := now[k]; !ok {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	return keys
 }
