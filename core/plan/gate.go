@@ -17,6 +17,8 @@ type gate struct {
 	wait *Block
 	// repairs says that nodes that are down anyway may be begun all the same.
 	repairs bool
+	// also must let them; nil is nothing more.
+	also *gate
 	// some may be begun all the same; nil is none.
 	some func(*Node) bool
 	// failed are nodes that are to be given back what they ran before.
@@ -28,7 +30,8 @@ type gate struct {
 }
 
 func (g gate) lets(n *Node, down bool) bool {
-	return g.wait == nil || down && g.repairs || g.some != nil && g.some(n)
+	repair := down && g.repairs && (g.also == nil || g.also.lets(n, down))
+	return g.wait == nil || repair || g.some != nil && g.some(n)
 }
 
 // gate looks at what a user decided and at the policy of the rollout.
@@ -46,10 +49,15 @@ func (p *pass) gate() gate {
 	if g, ok := p.failures(shut); ok {
 		return g
 	}
-	if g, ok := p.canary(shut); ok {
-		return g
+	canary, at := p.canary(shut)
+	if at && canary.some == nil {
+		return canary
 	}
-	return p.windows()
+	if window := p.windows(); window.wait != nil {
+		window.also = &canary
+		return window
+	}
+	return canary
 }
 
 // failures stop an Operation when there are more of them than are tolerated.

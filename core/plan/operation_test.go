@@ -579,3 +579,42 @@ func TestPausedCluster(t *testing.T) {
 	}
 	r.restarted(1, 0, 0, 0, 0)
 }
+
+// TestWindowHoldsBesideCanaryPoints: a canary point lets nothing begin that a window keeps, nor does a repair pass by one.
+func TestWindowHoldsBesideCanaryPoints(t *testing.T) {
+	for _, point := range []string{"FirstNode", "EachRack"} {
+		r := newRolling(t, api.Rollout{
+			PauseAfter: []string{point},
+			Windows:    []api.Window{{Schedule: "10 0 * * *", Duration: metav1.Duration{Duration: time.Hour}}},
+		})
+		r.accept("r2", "16")
+		r.rest(20)
+		r.restarted(0, 0, 0, 0, 0)
+		r.phase(rollout2, api.OperationPending, "2026-01-01T00:10:00Z")
+		r.w.Now = r.w.Now.Truncate(time.Hour).Add(10 * time.Minute)
+		r.until("it waits at its point in the window", func() bool { return r.op(rollout2).Status.Point != "" })
+		r.w.Now = r.w.Now.Truncate(time.Hour).Add(2 * time.Hour)
+		before := fmt.Sprint(r.w.Restarts)
+		r.w.Break(104, true)
+		r.rest(20)
+		if now := fmt.Sprint(r.w.Restarts); now != before {
+			t.Errorf("%s: a repair passes by the point: %s, was %s", point, now, before)
+		}
+	}
+}
+
+// TestLastNodeIsGivenBack: also where no other node is left to be changed.
+func TestLastNodeIsGivenBack(t *testing.T) {
+	r := newRolling(t, api.Rollout{OnFailure: api.OnFailureRollback})
+	r.m.Nodes = slices.Clone(r.m.Nodes)
+	last := &r.m.Nodes[len(r.m.Nodes)-1]
+	last.Process.Config = map[string]string{"num.io.threads": "99"}
+	r.w.Accept("r2", r.m)
+	r.w.Spoil(layout.ProcessHash(last.Process))
+	r.until("it is over", r.is(rollout2, api.OperationFailed))
+	r.rest(10)
+	r.restarted(0, 0, 0, 0, 2)
+	if back := r.w.See().Nodes[7]; !back.Status.Ready || back.Spec.Revision != "r1" {
+		t.Errorf("node %d is %s at %s", back.Spec.NodeID, back.Status.State, back.Spec.Revision)
+	}
+}

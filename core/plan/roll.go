@@ -22,6 +22,9 @@ const startingPatience = 2 * time.Minute
 func (p *pass) roll() {
 	outdated := p.outdated()
 	if len(outdated) == 0 {
+		if p.op.active != nil {
+			p.giveBackFailed(p.gate()) // it may be the last one that failed
+		}
 		p.waitForUnsettled()
 		return
 	}
