@@ -126,3 +126,9 @@ type Catalog struct {
 
 // WholeRack as rollout.maxUnavailable lets all brokers of a rack restart together.
 const WholeRack = "Rack"
+
+// Canary points of rollout.pauseAfter; a node's is its id.
+const (
+	FirstNode = "FirstNode"
+	EachRack  = "EachRack"
+)

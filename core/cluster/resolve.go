@@ -224,7 +224,7 @@ func (r *resolver) rollout() {
 	}
 	for i, point := range policy.PauseAfter {
 		if id, err := strconv.ParseInt(point, 10, 32); err != nil {
-			if point != "FirstNode" && point != "EachRack" {
+			if point != FirstNode && point != EachRack {
 				r.fail(fmt.Sprintf("spec.rollout.pauseAfter[%d]", i), fmt.Sprintf("%q is no canary point", point), "use FirstNode, EachRack or the id of a node")
 			}
 		} else if !r.gives(int32(id)) {

@@ -117,12 +117,6 @@ func (p *pass) tolerated(n *Node) bool {
 	}
 }
 
-// Canary points as spec.rollout.pauseAfter names them; a node's is its id.
-const (
-	pointFirstNode = "FirstNode"
-	pointEachRack  = "EachRack"
-)
-
 // canary stops an Operation at points until somebody lets it pass.
 func (p *pass) canary(shut func(api.OperationPhase, string, string, ...any) gate) (gate, bool) {
 	op := p.op.active
@@ -140,15 +134,15 @@ func (p *pass) canary(shut func(api.OperationPhase, string, string, ...any) gate
 	}
 	for _, point := range canaryOrder(p.want.Rollout.PauseAfter) {
 		switch point {
-		case pointFirstNode:
-			if slices.Contains(op.Spec.Passed, pointFirstNode) {
+		case cluster.FirstNode:
+			if slices.Contains(op.Spec.Passed, cluster.FirstNode) {
 				continue
 			}
 			if len(done) > 0 {
-				return at(pointFirstNode, fmt.Sprintf("after its first node, %d", done[0]))
+				return at(cluster.FirstNode, fmt.Sprintf("after its first node, %d", done[0]))
 			}
 			return p.alone(begun, left), true
-		case pointEachRack:
+		case cluster.EachRack:
 			return p.eachRack(begun, left, at), true
 		default:
 			if id, err := strconv.ParseInt(point, 10, 32); err == nil && slices.Contains(done, int32(id)) {
@@ -165,9 +159,9 @@ func (p *pass) canary(shut func(api.OperationPhase, string, string, ...any) gate
 func canaryOrder(points []string) []string {
 	rank := func(point string) int {
 		switch point {
-		case pointFirstNode:
+		case cluster.FirstNode:
 			return 0
-		case pointEachRack:
+		case cluster.EachRack:
 			return 2
 		default:
 			return 1
@@ -215,7 +209,7 @@ func (p *pass) eachRack(begun, left []int32, at func(point, after string) (gate,
 		if p.op.states[id] != api.OperationNodeSucceeded || slices.ContainsFunc(open, func(o int32) bool { return rack(o) == rack(id) }) {
 			continue
 		}
-		if g, ok := at(pointEachRack+"/"+rack(id), "after rack "+rack(id)); ok {
+		if g, ok := at(cluster.EachRack+"/"+rack(id), "after rack "+rack(id)); ok {
 			return g
 		}
 	}
