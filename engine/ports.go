@@ -21,10 +21,11 @@ type Endpoints struct {
 
 // Kafka speaks to the Kafka cluster of a KafkaCluster.
 type Kafka interface {
-	// Observe reads every fact that a plan needs, per-broker configuration only of the named
-	// brokers. It does not fail: what it could not read is said in the answer.
-	Observe(ctx context.Context, of *api.KafkaCluster, at Endpoints, perBroker []int32) plan.Kafka
-	// Do does one step of kind SetConfig, AddVoter, RemoveVoter, ElectLeaders or FinalizeFeatures.
+	// Observe reads every fact that a plan needs, and what is asked for beside. It does not
+	// fail: what it could not read is said in the answer.
+	Observe(ctx context.Context, of *api.KafkaCluster, at Endpoints, what plan.Ask) plan.Kafka
+	// Do does one step of kind SetConfig, AddVoter, RemoveVoter, ElectLeaders, FinalizeFeatures,
+	// ThrottleTopics, MoveReplicas, CancelMoves or UnregisterBroker.
 	Do(ctx context.Context, of *api.KafkaCluster, at Endpoints, step plan.Step) error
 }
 
@@ -62,6 +63,10 @@ type Revisions interface {
 	Create(ctx context.Context, of *api.KafkaCluster, rev *api.ClusterRevision) error
 	// SetClusterID fills in the id of a revision that has none.
 	SetClusterID(ctx context.Context, rev *api.ClusterRevision, id string) error
+	// SetMoves replaces the topics that are recorded as ours to move and as throttled by us.
+	SetMoves(ctx context.Context, rev *api.ClusterRevision, moving, throttled []string) error
+	// Retire records that a node id is never given again.
+	Retire(ctx context.Context, rev *api.ClusterRevision, pool string, id int32) error
 	// SetHeld says why a revision is held, or with nil that it goes on.
 	SetHeld(ctx context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error
 	Delete(ctx context.Context, rev *api.ClusterRevision) error
@@ -73,7 +78,7 @@ type Operations interface {
 	List(ctx context.Context, of *api.KafkaCluster, how Freshness) ([]api.Operation, error)
 	// Create makes one, owned by the cluster. One of that name that is about the same is a success.
 	Create(ctx context.Context, of *api.KafkaCluster, op *api.Operation) error
-	// Record writes spec.from and spec.soakSince of op, and leaves the rest of the spec, which is
+	// Record writes spec.from, spec.soakSince and spec.begun of op, and leaves the rest of the spec, which is
 	// a user's, as it is now.
 	Record(ctx context.Context, op *api.Operation) error
 	// Report writes the status and keeps the object by its finalizer, or with free takes that off.

@@ -33,12 +33,12 @@ func (k kafkaPort) cluster(ctx context.Context, of *api.KafkaCluster, at engine.
 }
 
 // Observe implements engine.Kafka.
-func (k kafkaPort) Observe(ctx context.Context, of *api.KafkaCluster, at engine.Endpoints, perBroker []int32) plan.Kafka {
+func (k kafkaPort) Observe(ctx context.Context, of *api.KafkaCluster, at engine.Endpoints, what plan.Ask) plan.Kafka {
 	c, err := k.cluster(ctx, of, at)
 	if err != nil {
 		return plan.Kafka{Why: err.Error()}
 	}
-	seen, err := c.Observe(ctx, perBroker)
+	seen, err := c.Observe(ctx, what)
 	if err != nil {
 		return plan.Kafka{Why: err.Error()}
 	}

@@ -29,7 +29,8 @@ type ClusterRevisionList struct {
 	Items           []ClusterRevision `json:"items"`
 }
 
-// ClusterRevisionSpec is the snapshot. Only clusterID may be filled in later, once, and held changes.
+// ClusterRevisionSpec is the snapshot. Only clusterID may be filled in later, once; held, moving, throttled
+// and nodeIDs[].removed change with what is done.
 //
 // +kubebuilder:validation:XValidation:rule="self.cluster == oldSelf.cluster && self.number == oldSelf.number && self.clusterName == oldSelf.clusterName",message="a revision is immutable"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterID) || size(oldSelf.clusterID) == 0 || self.clusterID == oldSelf.clusterID",message="the cluster id of a revision cannot change once known"
@@ -64,6 +65,15 @@ type ClusterRevisionSpec struct {
 	// new spec, a rollback, or a retry.
 	// +optional
 	Held *RevisionHold `json:"held,omitempty"`
+	// Moving are topics with replicas that Castellan has on their way: recorded before the first
+	// is moved and forgotten after the last, so that what is left behind by a crash is known as its own.
+	// +optional
+	// +listType=set
+	Moving []string `json:"moving,omitempty"`
+	// Throttled are those of them whose throttled replicas (KIP-73) Castellan has set.
+	// +optional
+	// +listType=set
+	Throttled []string `json:"throttled,omitempty"`
 	// Digest (sha256:<hex>) of the accepted spec as it was read. It tells whether a spec is
 	// another one; the copy below gets defaults of its own when it is stored.
 	Digest string `json:"digest"`
@@ -84,4 +94,8 @@ type PoolNodeIDs struct {
 	Pool string `json:"pool"`
 	// +listType=atomic
 	IDs []int32 `json:"ids"`
+	// Removed are those whose nodes have left for good; they are never given again.
+	// +optional
+	// +listType=atomic
+	Removed []int32 `json:"removed,omitempty"`
 }

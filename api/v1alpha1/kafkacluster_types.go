@@ -91,6 +91,9 @@ type KafkaClusterSpec struct {
 	// Rollout says how changes reach the nodes.
 	// +optional
 	Rollout Rollout `json:"rollout,omitempty"`
+	// Balance says how replicas move between brokers.
+	// +optional
+	Balance Balance `json:"balance,omitempty"`
 	// DeletionPolicy says what happens to the data when this object is deleted.
 	// +kubebuilder:default=Retain
 	// +optional
@@ -146,6 +149,18 @@ type Pool struct {
 	// +kubebuilder:validation:MaxItems=2
 	// +listType=set
 	Roles []Role `json:"roles"`
+	// Remove are the ids of nodes that leave: their replicas move to other brokers first. They
+	// are not counted in replicas; where fewer replicas are wanted and nothing stands here the
+	// highest ids leave.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=1000
+	Remove []int32 `json:"remove,omitempty"`
+	// WhenScaled says what happens to the data of a node that has left: Retain keeps its
+	// volumes.
+	// +kubebuilder:default=Retain
+	// +optional
+	WhenScaled DeletionPolicy `json:"whenScaled,omitempty"`
 	// Replicas is how many nodes the pool has.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
@@ -451,6 +466,35 @@ type Rollout struct {
 	// Upgrade says how an upgrade ends.
 	// +optional
 	Upgrade UpgradePolicy `json:"upgrade,omitempty"`
+}
+
+// Balance says how replicas move between brokers.
+type Balance struct {
+	// BytesPerSecond that each broker receives and sends for moves at most (KIP-73); none is no throttle.
+	// +optional
+	BytesPerSecond *resource.Quantity `json:"bytesPerSecond,omitempty"`
+	// CopiesPerBroker is how many replicas a broker receives, and sends, at once.
+	// +kubebuilder:default=5
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	CopiesPerBroker int32 `json:"copiesPerBroker,omitempty"`
+	// CopiesPerCluster is how many replicas are copied at once in all.
+	// +kubebuilder:default=100
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	// +optional
+	CopiesPerCluster int32 `json:"copiesPerCluster,omitempty"`
+	// HeadroomPercent of each log dir stays free, copies under way counted.
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=90
+	// +optional
+	HeadroomPercent *int32 `json:"headroomPercent,omitempty"`
+	// FillNewBrokers moves replicas to brokers that are added, as soon as they are ready.
+	// Otherwise they take only what is made from then on.
+	// +optional
+	FillNewBrokers bool `json:"fillNewBrokers,omitempty"`
 }
 
 // Types of conditions of a KafkaCluster, in the sense of kstatus.

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -36,7 +37,7 @@ type OperationList struct {
 }
 
 // OperationType is what an Operation does.
-// +kubebuilder:validation:Enum=Rollout;Restart;Upgrade;Rollback
+// +kubebuilder:validation:Enum=Rollout;Restart;Upgrade;Rollback;Scale;Drain;Rebalance
 type OperationType string
 
 // The types of operations.
@@ -49,6 +50,12 @@ const (
 	OperationRollback OperationType = "Rollback"
 	// OperationRestart restarts nodes as they are.
 	OperationRestart OperationType = "Restart"
+	// OperationScale brings nodes in, or takes nodes out: their replicas move first.
+	OperationScale OperationType = "Scale"
+	// OperationDrain moves every replica off brokers that stay.
+	OperationDrain OperationType = "Drain"
+	// OperationRebalance moves replicas and leaders to where they should be.
+	OperationRebalance OperationType = "Rebalance"
 )
 
 // OperationSpec is what was asked. What an operation is about is set once; a user may change
@@ -57,6 +64,9 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.clusterRef == oldSelf.clusterRef && self.type == oldSelf.type",message="clusterRef and type of an Operation cannot change: make another one"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.toRevision) || has(self.toRevision) && self.toRevision == oldSelf.toRevision",message="toRevision is set once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.from) || has(self.from) && self.from == oldSelf.from",message="from is recorded once: it is what nodes go back to"
+// +kubebuilder:validation:XValidation:rule="has(self.rebalance) == (self.type == 'Rebalance')",message="rebalance goes with type Rebalance, and with no other"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.rebalance) || has(self.rebalance) && self.rebalance == oldSelf.rebalance",message="what a Rebalance shall do cannot change: make another one"
+// +kubebuilder:validation:XValidation:rule="self.type != 'Drain' || has(self.nodes) && size(self.nodes) > 0",message="a Drain needs the nodes to drain"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancelled) || !oldSelf.cancelled || has(self.cancelled) && self.cancelled",message="an Operation that was cancelled stays so: make another one"
 type OperationSpec struct {
 	// ClusterRef names the KafkaCluster, in the same namespace.
@@ -120,6 +130,68 @@ type OperationSpec struct {
 	// Finalize lets an upgrade take its last step, after which there is no way back.
 	// +optional
 	Finalize bool `json:"finalize,omitempty"`
+	// Rebalance is what a Rebalance shall do; set once.
+	// +optional
+	Rebalance *Rebalance `json:"rebalance,omitempty"`
+	// BytesPerSecond that each broker receives and sends for moves at most, in place of
+	// spec.balance.bytesPerSecond of the cluster.
+	// +optional
+	BytesPerSecond *resource.Quantity `json:"bytesPerSecond,omitempty"`
+	// Revert takes back the moves that are under way when the Operation is cancelled; otherwise
+	// they go on to their end.
+	// +optional
+	Revert bool `json:"revert,omitempty"`
+	// Begun is when moves were first let begin; written by the engine. What was approved holds
+	// for the moves that are planned anew on the way.
+	// +optional
+	Begun *metav1.Time `json:"begun,omitempty"`
+}
+
+// RebalanceMode is what a Rebalance is for.
+// +kubebuilder:validation:Enum=Full;Fill;Disks;Leaders;ReplicationFactor
+type RebalanceMode string
+
+// The modes of a Rebalance.
+const (
+	// RebalanceFull repairs racks and evens out disks, leaders, replicas and topics.
+	RebalanceFull RebalanceMode = "Full"
+	// RebalanceFill moves replicas to the brokers named, and to nobody else.
+	RebalanceFill RebalanceMode = "Fill"
+	// RebalanceDisks moves replicas between the log dirs of each broker.
+	RebalanceDisks RebalanceMode = "Disks"
+	// RebalanceLeaders changes only who leads.
+	RebalanceLeaders RebalanceMode = "Leaders"
+	// RebalanceReplicationFactor gives topics another number of replicas.
+	RebalanceReplicationFactor RebalanceMode = "ReplicationFactor"
+)
+
+// Rebalance says what is to be moved.
+//
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Fill' || size(self.brokers) > 0",message="Fill needs the brokers to fill"
+// +kubebuilder:validation:XValidation:rule="(self.mode == 'ReplicationFactor') == has(self.replicationFactor)",message="replicationFactor goes with mode ReplicationFactor, and with no other"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'ReplicationFactor' || size(self.topics) > 0",message="ReplicationFactor needs the topics"
+type Rebalance struct {
+	Mode RebalanceMode `json:"mode"`
+	// Brokers to fill, or whose disks are evened out; none is all.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=1000
+	Brokers []int32 `json:"brokers,omitempty"`
+	// Topics limits it to these.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=249
+	Topics []string `json:"topics,omitempty"`
+	// ReplicationFactor that Topics get (mode ReplicationFactor).
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	ReplicationFactor *int32 `json:"replicationFactor,omitempty"`
+	// RepairLogDirs gives brokers whose log dirs have failed the replicas back that were there,
+	// on other brokers (mode Disks).
+	// +optional
+	RepairLogDirs bool `json:"repairLogDirs,omitempty"`
 }
 
 // ClusterRef names a KafkaCluster.
@@ -194,6 +266,87 @@ type OperationStatus struct {
 	// Point is the canary point that it waits at.
 	// +optional
 	Point string `json:"point,omitempty"`
+	// Moves are the replicas on their way (Scale, Drain, Rebalance, and rollouts that empty log dirs).
+	// +optional
+	Moves *OperationMoves `json:"moves,omitempty"`
+	// Proposal is what moving is to bring, broker by broker.
+	// +optional
+	Proposal *OperationProposal `json:"proposal,omitempty"`
+}
+
+// OperationMoves counts partitions whose replicas change. Bytes are those copied between brokers.
+//
+// Every count is optional for the schema, so that a patch of one of them is valid.
+type OperationMoves struct {
+	// +optional
+	Done int32 `json:"done"`
+	// +optional
+	Running int32 `json:"running"`
+	// +optional
+	Total int32 `json:"total"`
+	// +optional
+	LeftBytes int64 `json:"leftBytes"`
+	// Foreign are reassignments that somebody else began; they are left alone and count towards the limits.
+	// +optional
+	Foreign int32 `json:"foreign,omitempty"`
+}
+
+// OperationProposal is what moves are to bring.
+type OperationProposal struct {
+	// +optional
+	Moves int32 `json:"moves"`
+	// Bytes to copy between brokers, LocalBytes between log dirs of one broker, LeastBytes what
+	// any plan must copy between brokers.
+	// +optional
+	Bytes int64 `json:"bytes"`
+	// +optional
+	LocalBytes int64 `json:"localBytes,omitempty"`
+	// +optional
+	LeastBytes int64 `json:"leastBytes,omitempty"`
+	// Seconds that copying takes at least at the rate allowed; none where no rate is set.
+	// +optional
+	Seconds int64 `json:"seconds,omitempty"`
+	// Brokers as they are and as they will be: those that change most, 100 at most.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	Brokers []ProposalBroker `json:"brokers,omitempty"`
+	// Objectives that it was made for, in their order.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Objectives []ProposalObjective `json:"objectives,omitempty"`
+}
+
+// ProposalBroker is a broker before and after.
+type ProposalBroker struct {
+	ID int32 `json:"id"`
+	// +optional
+	Rack   string       `json:"rack,omitempty"`
+	Before ProposalLoad `json:"before"`
+	After  ProposalLoad `json:"after"`
+}
+
+// ProposalLoad is what a broker holds. Percent of its disks is used, other data included; zero when unknown.
+type ProposalLoad struct {
+	// +optional
+	Bytes int64 `json:"bytes"`
+	// +optional
+	Percent int32 `json:"percent"`
+	// +optional
+	Replicas int32 `json:"replicas"`
+	// +optional
+	Leaders int32 `json:"leaders"`
+}
+
+// ProposalObjective is one thing a proposal was made for: how far brokers are from what is
+// reachable at most, before and after, as text such as "3.2 %".
+type ProposalObjective struct {
+	Name   string `json:"name"`
+	Met    bool   `json:"met"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+	Limit  string `json:"limit"`
 }
 
 // OperationSteps counts nodes (and the finalization of an upgrade) that are done with.

@@ -31,7 +31,9 @@ type Model struct {
 	// MaxUnavailable is a number, a percentage of the brokers, or "Rack".
 	MaxUnavailable intstr.IntOrString
 	// Rollout is how changes reach nodes, as in the spec.
-	Rollout        api.Rollout
+	Rollout api.Rollout
+	// Balance is how replicas move, as in the spec.
+	Balance        api.Balance
 	Listeners      []api.Listener
 	State          api.RunState
 	Paused         bool
@@ -51,6 +53,8 @@ type Node struct {
 	Dynamic map[string]string
 	Volumes []api.Volume
 	Hosts   api.HostPlacement
+	// WhenScaled is what happens to the node's data when it leaves.
+	WhenScaled api.DeletionPolicy
 	// Kubernetes says that the node is a pod.
 	Kubernetes bool
 	// Exposures that the node's listeners need; what only Kubernetes can give is empty.

@@ -21,7 +21,7 @@ func (r *resolver) model() Model {
 		Namespace: r.in.Namespace, Name: r.in.Name, ClusterID: r.spec.ClusterID, Version: r.spec.Version,
 		MetadataVersion: r.spec.MetadataVersion, NodeIDs: r.ids, Dynamic: r.clusterWide(wide),
 		DefaultReplicas: int32(r.defaultReplicas()), //nolint:gosec // at most 3
-		MaxUnavailable:  intstr.FromInt32(1), Rollout: r.spec.Rollout, Listeners: r.spec.Listeners,
+		MaxUnavailable:  intstr.FromInt32(1), Rollout: r.spec.Rollout, Balance: r.spec.Balance, Listeners: r.spec.Listeners,
 		State: r.spec.State, Paused: r.spec.Paused, DeletionPolicy: r.spec.DeletionPolicy,
 	}
 	if r.spec.Rollout.MaxUnavailable != nil {
@@ -64,7 +64,7 @@ func (r *resolver) node(p *api.Pool, id int32, wide map[string]string) Node {
 		image = o.Image
 	}
 	roles := slices.Sorted(slices.Values(p.Roles))
-	n := Node{ID: id, Pool: p.Name, Roles: roles, Volumes: volumesOf(p), Ports: map[string]int32{}}
+	n := Node{ID: id, Pool: p.Name, Roles: roles, Volumes: volumesOf(p), WhenScaled: p.WhenScaled, Ports: map[string]int32{}}
 	if p.Placement.Hosts != nil {
 		n.Hosts = *p.Placement.Hosts
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/balance"
 )
 
 // Plan is what to do next, in order, what blocks, and when to look again.
@@ -23,6 +24,8 @@ type Plan struct {
 	// Held says why no pod can be spared, for a person, where that does not end by itself;
 	// drains wait for ever then. Empty otherwise.
 	Held string
+	// Memo to hand to the next pass, see World.Memo.
+	Memo *Memo
 	// Operations say how each one is that is not over, or whose end is to be written down.
 	Operations []OperationReport
 }
@@ -76,6 +79,13 @@ const (
 	RecordOperation  Kind = "RecordOperation"  // into the spec of an Operation: what must be remembered with an act
 	HoldRevision     Kind = "HoldRevision"     // keep a revision from further nodes, or (Hold is nil) let it go on
 	FinalizeFeatures Kind = "FinalizeFeatures" // KIP-584 UpdateFeatures: no way back
+
+	RecordMoves      Kind = "RecordMoves"      // which topics are ours to move and throttle, into the newest ClusterRevision
+	ThrottleTopics   Kind = "ThrottleTopics"   // throttled replicas of topics (KIP-73)
+	MoveReplicas     Kind = "MoveReplicas"     // begin reassignments and moves between log dirs
+	CancelMoves      Kind = "CancelMoves"      // take reassignments and moves between log dirs back
+	UnregisterBroker Kind = "UnregisterBroker" // the broker is gone for good
+	RetireNode       Kind = "RetireNode"       // record in the newest ClusterRevision that an id is never given again
 )
 
 // Step is one act with its reason. Only the members of its kind are set.
@@ -103,4 +113,15 @@ type Step struct {
 	Hold     *api.RevisionHold
 	// Features are the levels to finalize, by name (FinalizeFeatures).
 	Features map[string]int16
+	// Moving and Throttled topics to record, whole lists (RecordMoves).
+	Moving, Throttled []string
+	// Throttles to set by topic; an empty one is deleted (ThrottleTopics).
+	Throttles map[string]TopicThrottle
+	// Moves to begin: To is the list to ask for, Dirs the log dirs to ask for first (MoveReplicas).
+	Moves []balance.Move
+	// Cancel and Return say what to take back (CancelMoves).
+	Cancel []balance.Cancel
+	Return []balance.Return
+	// RemoveData says that the volumes of a deleted node go too (DeleteNode).
+	RemoveData bool
 }

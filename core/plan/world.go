@@ -7,6 +7,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/balance"
 	"castellan.dev/castellan/core/cluster"
 )
 
@@ -39,6 +40,41 @@ type World struct {
 	Earlier map[string]cluster.Model
 	// Shared is what Kubernetes gave the cluster as a whole; empty on hosts.
 	Shared Shared
+	// Moving and Throttled topics as recorded in the newest revision.
+	Moving, Throttled []string
+	// Memo is what the last pass computed and this one need not compute again; nil after a
+	// start. It only saves work and keeps plans steady: nothing is lost with it.
+	Memo *Memo
+}
+
+// Memo passes from one pass to the next what is dear to compute, or says since when something lasts.
+type Memo struct {
+	// Operation and Request that Proposal answers; another one makes it void.
+	Operation string
+	Request   string
+	Proposal  balance.Proposal
+	// Rounds is how often it was planned anew.
+	Rounds int
+	// UnderMinISR is how many partitions were under min.insync.replicas when moving began.
+	UnderMinISR int
+	// StalledSince is since when moves cannot go on; zero when they can.
+	StalledSince time.Time
+}
+
+// Ask is what of Kafka a pass needs beside what every pass needs.
+type Ask struct {
+	// PerBroker are nodes whose own dynamic configuration is wanted.
+	PerBroker []int32
+	// Placement says that log dirs and reassignments are wanted.
+	Placement bool
+	// Throttles are topics whose throttled replicas are wanted.
+	Throttles []string
+}
+
+// TopicThrottle are the throttled replicas of a topic (KIP-73) as Kafka writes them: pairs
+// partition:broker, with commas between. Empty is none.
+type TopicThrottle struct {
+	Leader, Follower string
 }
 
 // Shared is what Kubernetes gave a cluster as a whole.
@@ -105,6 +141,14 @@ type Kafka struct {
 	SupportedFeatures map[string][2]int16
 	// MetadataVersion is the finalized one as Kafka writes it, for example 4.3-IV0.
 	MetadataVersion string
+	// Placement is where replicas are, how large, and what is on its way; nil when it was not
+	// asked for, or could not be read completely: PlacementWhy then says why. No broker in it
+	// is marked as leaving, and as cordoned only where Kafka says so.
+	Placement    *balance.Cluster
+	PlacementWhy string
+	// TopicThrottles are the throttled replicas of the topics that were asked for; a topic that
+	// does not exist is missing. Nil when not asked for or not read.
+	TopicThrottles map[string]TopicThrottle
 }
 
 // Broker is a registered broker.
