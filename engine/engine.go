@@ -24,7 +24,8 @@ import (
 // whose lost data a user has given up.
 const AcceptDataLoss = "castellan.dev/accept-data-loss"
 
-// Engine makes passes. It keeps nothing between them.
+// Engine makes passes. Between them it keeps only memos of its plans, which save work: every
+// decision rests on what a pass reads, and a new Engine goes on where another one ended.
 type Engine struct {
 	Kafka        Kafka
 	Nodes        Nodes
@@ -43,6 +44,8 @@ type Engine struct {
 	Reread func(ctx context.Context, kc *api.KafkaCluster) (*api.KafkaCluster, error)
 	// CASecret names the Secret with the trust of a cluster's TLS listeners.
 	CASecret func(cluster string) string
+
+	memos memos
 }
 
 // Result is what a pass found and did.
@@ -75,6 +78,7 @@ func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error)
 			return Result{}, fmt.Errorf("read KafkaCluster %s: %w", kc.Name, err)
 		}
 		if fresh == nil || fresh.UID != kc.UID {
+			e.memos.keep(kc, nil)
 			return Result{}, fmt.Errorf("KafkaCluster %s is gone or another one now: the next event brings it", kc.Name)
 		}
 		kc = fresh
@@ -103,10 +107,14 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	}
 	in := health.Input{Generation: kc.Generation, Problems: append(problems, standingLoss(kc)...), CASecret: e.CASecret(kc.Name)}
 	if rev == nil {
+		e.memos.keep(kc, nil)
 		result, err := e.unresolved(ctx, kc, &f, in)
 		return result, true, err
 	}
 	model = plan.KeepSupervisors(model, f.nodes)
+	if how == Cached && needsPlacement(&f, rev, model) {
+		return Result{}, false, nil // too dear to be read twice in a pass
+	}
 	world, err := e.observe(ctx, kc, &f, rev, model)
 	if err != nil {
 		return Result{}, false, err
@@ -119,8 +127,10 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 		if !rest {
 			return Result{}, false, nil
 		}
+		e.memos.keep(kc, in.Plan.Memo)
 		return e.conclude(ctx, kc, &f, in, nil, nil), true, nil
 	}
+	e.memos.keep(kc, in.Plan.Memo)
 	// Before any step: a budget that no longer holds must not outlive the decision, and what
 	// it allowed until now is looked at before anything is done. Where it cannot be written,
 	// only nodes that are down already get their new process: nothing rests on them, and it
@@ -253,13 +263,14 @@ func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluste
 }
 
 // withNodes adds the ids of nodes that exist and that no revision knows, because revisions
-// were deleted by hand: a pool must find its own nodes again, and never those of another.
+// were deleted by hand: a pool must find its own nodes again, and never those of another. One
+// that was retired and is still on its way out does not come back.
 func withNodes(given []api.PoolNodeIDs, nodes []plan.Node) []api.PoolNodeIDs {
 	out := make([]api.PoolNodeIDs, 0, len(given))
 	known := map[int32]bool{}
 	for _, g := range given {
-		out = append(out, api.PoolNodeIDs{Pool: g.Pool, IDs: slices.Clone(g.IDs)})
-		for _, id := range g.IDs {
+		out = append(out, *g.DeepCopy())
+		for _, id := range slices.Concat(g.IDs, g.Removed) {
 			known[id] = true
 		}
 	}
@@ -303,6 +314,7 @@ func newRevision(kc *api.KafkaCluster, earlier []api.ClusterRevision, model clus
 	if latest != nil {
 		rev.Spec.Number = latest.Spec.Number + 1
 		rev.Spec.ClusterID = latest.Spec.ClusterID
+		rev.Spec.Moving, rev.Spec.Throttled = slices.Clone(latest.Spec.Moving), slices.Clone(latest.Spec.Throttled)
 		for _, key := range latest.Spec.OwnedKeys {
 			owned[key] = true
 		}
@@ -332,7 +344,8 @@ func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, re
 	}
 	w := e.world(kc, f, rev, model)
 	w.Certificates, w.Fresh = certificates, e.Fresh(controllers)
-	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
+	w.Memo = e.memos.recall(kc)
+	w.Kafka = e.askKafka(ctx, kc, f.nodes, ask(f, rev, model))
 	return w, nil
 }
 
@@ -342,26 +355,17 @@ func (e *Engine) world(kc *api.KafkaCluster, f *facts, rev *api.ClusterRevision,
 		ClusterID: rev.Spec.ClusterID, Revision: rev.Name, Restores: rev.Spec.Restores, OwnedKeys: rev.Spec.OwnedKeys,
 		Nodes: f.nodes, Hosts: f.hosts, Shared: f.shared, Accept: acceptedLosses(kc),
 		Operations: f.operations, Hold: rev.Spec.Held, Earlier: e.earlier(kc, f, model),
+		Moving: rev.Spec.Moving, Throttled: rev.Spec.Throttled,
 	}
 }
 
 // askKafka observes Kafka, unless there certainly is none to ask.
-func (e *Engine) askKafka(ctx context.Context, kc *api.KafkaCluster, nodes []plan.Node, model cluster.Model) plan.Kafka {
+func (e *Engine) askKafka(ctx context.Context, kc *api.KafkaCluster, nodes []plan.Node, what plan.Ask) plan.Kafka {
 	at := EndpointsOf(nodes)
 	if len(at.Brokers)+len(at.Controllers) == 0 {
 		return plan.Kafka{Why: "no node of the cluster runs"}
 	}
-	wanted := map[int32]bool{}
-	for _, n := range model.Nodes {
-		wanted[n.ID] = len(n.Dynamic) > 0
-	}
-	var perBroker []int32
-	for _, n := range nodes {
-		if n.Status.Ready && hasBroker(n.Spec.Roles) && (wanted[n.Spec.NodeID] || len(n.Spec.Dynamic) > 0) {
-			perBroker = append(perBroker, n.Spec.NodeID)
-		}
-	}
-	return e.Kafka.Observe(ctx, kc, at, perBroker)
+	return e.Kafka.Observe(ctx, kc, at, what)
 }
 
 func hasBroker(roles []api.Role) bool { return slices.Contains(roles, api.RoleBroker) }
@@ -468,7 +472,7 @@ func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, f *facts, w pl
 	case plan.CreateNode, plan.AnswerStorage, plan.UpdateProcess, plan.UpdateLive, plan.ReplaceVolumes, plan.StopNode, plan.StartNode:
 		return e.Nodes.Write(ctx, kc, step.Spec)
 	case plan.DeleteNode:
-		return e.Nodes.Delete(ctx, kc, step.Node, false)
+		return e.Nodes.Delete(ctx, kc, step.Node, step.RemoveData)
 	case plan.RecordClusterID:
 		return e.Revisions.SetClusterID(ctx, last(f.revisions), step.ClusterID)
 	case plan.CreateOperation:
@@ -477,7 +481,12 @@ func (e *Engine) doOne(ctx context.Context, kc *api.KafkaCluster, f *facts, w pl
 		return e.Operations.Record(ctx, step.Operation)
 	case plan.HoldRevision:
 		return e.hold(ctx, f, step)
-	case plan.SetConfig, plan.AddVoter, plan.RemoveVoter, plan.ElectLeaders, plan.FinalizeFeatures:
+	case plan.RecordMoves:
+		return e.recordMoves(ctx, f, step)
+	case plan.RetireNode:
+		return e.retire(ctx, f, step)
+	case plan.SetConfig, plan.AddVoter, plan.RemoveVoter, plan.ElectLeaders, plan.FinalizeFeatures,
+		plan.ThrottleTopics, plan.MoveReplicas, plan.CancelMoves, plan.UnregisterBroker:
 		return e.Kafka.Do(ctx, kc, EndpointsOf(w.Nodes), step)
 	default:
 		return fmt.Errorf("this version does not know how to do step %s", step.Kind)
@@ -501,6 +510,6 @@ func (e *Engine) Preview(ctx context.Context, kc *api.KafkaCluster) (plan.Plan, 
 	}
 	w := e.world(kc, &f, rev, model)
 	w.Fresh = plan.Fresh{ClusterID: "(new)"}
-	w.Kafka = e.askKafka(ctx, kc, f.nodes, model)
+	w.Kafka = e.askKafka(ctx, kc, f.nodes, ask(&f, rev, model))
 	return plan.Compute(model, w, e.Now()), problems, nil
 }

@@ -1,6 +1,7 @@
 // Package engine makes one pass over a cluster: resolve the spec, observe the facts, plan,
 // do the steps, say how it is. It decides nothing that package plan does not decide and
-// speaks to the world only through the ports that it declares here.
+// speaks to the world only through the ports that it declares here. Nothing that it keeps from
+// one pass to the next decides anything: it is only spared to be computed again.
 package engine
 
 import (
@@ -56,20 +57,27 @@ type Catalog interface {
 	Hosts(ctx context.Context) ([]plan.Host, []api.Host, error)
 }
 
-// Revisions keeps the ClusterRevisions of a cluster.
+// Revisions keeps the ClusterRevisions of a cluster. What is written rests on the revision as
+// it was read: where it has changed since, nothing is written, which is an error. To write
+// the same once more is a success.
 type Revisions interface {
+	MoveRecords
 	// List returns them in ascending order of number.
 	List(ctx context.Context, of *api.KafkaCluster, how Freshness) ([]api.ClusterRevision, error)
 	Create(ctx context.Context, of *api.KafkaCluster, rev *api.ClusterRevision) error
 	// SetClusterID fills in the id of a revision that has none.
 	SetClusterID(ctx context.Context, rev *api.ClusterRevision, id string) error
+	// SetHeld says why a revision is held, or with nil that it goes on.
+	SetHeld(ctx context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error
+	Delete(ctx context.Context, rev *api.ClusterRevision) error
+}
+
+// MoveRecords keep in a revision what must be remembered of moves and of nodes that leave.
+type MoveRecords interface {
 	// SetMoves replaces the topics that are recorded as ours to move and as throttled by us.
 	SetMoves(ctx context.Context, rev *api.ClusterRevision, moving, throttled []string) error
 	// Retire records that a node id is never given again.
 	Retire(ctx context.Context, rev *api.ClusterRevision, pool string, id int32) error
-	// SetHeld says why a revision is held, or with nil that it goes on.
-	SetHeld(ctx context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error
-	Delete(ctx context.Context, rev *api.ClusterRevision) error
 }
 
 // Operations keeps the Operations of a cluster.

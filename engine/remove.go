@@ -15,6 +15,7 @@ import (
 // then their objects go, then what else was made for it. Data stays unless the spec says
 // Delete.
 func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, error) {
+	e.memos.keep(kc, nil)
 	f, err := e.read(ctx, kc, Fresh)
 	if err != nil {
 		return Result{}, err
@@ -29,7 +30,7 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 	if rev := last(f.revisions); rev != nil {
 		in.Have.ClusterID, in.Have.Revision = rev.Spec.ClusterID, rev.Name
 	}
-	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, in.Want)
+	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, plan.Ask{PerBroker: perBroker(f.nodes, in.Want)})
 	until := e.factsHold()
 	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
 	done, err := e.do(ctx, kc, &f, in.Have, until, in.Plan.Steps, nil)

@@ -41,6 +41,8 @@ type world struct {
 	evict func()
 	// reads are the calls that read, with how they did.
 	reads []string
+	// asked is what was wanted to be known of Kafka, pass by pass.
+	asked []plan.Ask
 	// stale is what cached reads of nodes and revisions show in place of the truth; nil is the truth.
 	stale *stale
 	// current is the KafkaCluster in the API server; nil is what a pass is given.
@@ -122,7 +124,8 @@ func (w *world) write(name string, act func()) error {
 
 type kafkaPort struct{ *world }
 
-func (k kafkaPort) Observe(_ context.Context, _ *api.KafkaCluster, _ engine.Endpoints, perBroker []int32) plan.Kafka {
+func (k kafkaPort) Observe(_ context.Context, _ *api.KafkaCluster, _ engine.Endpoints, what plan.Ask) plan.Kafka {
+	k.asked = append(k.asked, what)
 	var seen plan.Kafka
 	err := k.call("observe Kafka", func() error {
 		seen = k.sim.See().Kafka
@@ -132,7 +135,7 @@ func (k kafkaPort) Observe(_ context.Context, _ *api.KafkaCluster, _ engine.Endp
 		return plan.Kafka{Why: err.Error()}
 	}
 	asked := map[int32]map[string]string{}
-	for _, id := range perBroker {
+	for _, id := range what.PerBroker {
 		if held, ok := seen.BrokerConfig[id]; ok {
 			asked[id] = held
 		}
@@ -226,6 +229,20 @@ func (r revisionsPort) SetHeld(_ context.Context, rev *api.ClusterRevision, hold
 	return r.write("hold "+rev.Name, func() {
 		i := slices.IndexFunc(r.revisions, func(x api.ClusterRevision) bool { return x.Name == rev.Name })
 		r.revisions[i].Spec.Held = hold.DeepCopy()
+	})
+}
+
+func (r revisionsPort) SetMoves(_ context.Context, rev *api.ClusterRevision, moving, throttled []string) error {
+	return r.write(fmt.Sprintf("moves of %s: %v, throttled %v", rev.Name, moving, throttled), func() {
+		i := slices.IndexFunc(r.revisions, func(x api.ClusterRevision) bool { return x.Name == rev.Name })
+		r.revisions[i].Spec.Moving, r.revisions[i].Spec.Throttled = slices.Clone(moving), slices.Clone(throttled)
+	})
+}
+
+func (r revisionsPort) Retire(_ context.Context, rev *api.ClusterRevision, pool string, id int32) error {
+	return r.write(fmt.Sprintf("retire %d of %s", id, pool), func() {
+		i := slices.IndexFunc(r.revisions, func(x api.ClusterRevision) bool { return x.Name == rev.Name })
+		r.revisions[i].Spec.NodeIDs = engine.Retired(r.revisions[i].Spec.NodeIDs, pool, id)
 	})
 }
 

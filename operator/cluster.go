@@ -60,6 +60,7 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	kc := &api.KafkaCluster{}
 	// The engine reads it again past the cache before it does anything.
 	if err := r.client.Get(ctx, req.NamespacedName, kc); apierrors.IsNotFound(err) {
+		r.engine.Forget(req.NamespacedName)
 		return reconcile.Result{}, errors.Join(r.ops.strays(ctx, req.NamespacedName, nil), r.held.release(ctx, req.Namespace))
 	} else if err != nil {
 		return reconcile.Result{}, err

@@ -58,16 +58,36 @@ func (r revisionsPort) Create(ctx context.Context, of *api.KafkaCluster, rev *ap
 
 // SetClusterID implements engine.Revisions.
 func (r revisionsPort) SetClusterID(ctx context.Context, rev *api.ClusterRevision, id string) error {
-	before := rev.DeepCopy()
-	rev.Spec.ClusterID = id
-	return r.client.Patch(ctx, rev, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner)
+	return r.change(ctx, rev, func(spec *api.ClusterRevisionSpec) { spec.ClusterID = id })
 }
 
 // SetHeld implements engine.Revisions.
 func (r revisionsPort) SetHeld(ctx context.Context, rev *api.ClusterRevision, hold *api.RevisionHold) error {
-	before := rev.DeepCopy()
-	rev.Spec.Held = hold.DeepCopy()
-	return r.client.Patch(ctx, rev, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner)
+	return r.change(ctx, rev, func(spec *api.ClusterRevisionSpec) { spec.Held = hold.DeepCopy() })
+}
+
+// SetMoves implements engine.Revisions.
+func (r revisionsPort) SetMoves(ctx context.Context, rev *api.ClusterRevision, moving, throttled []string) error {
+	return r.change(ctx, rev, func(spec *api.ClusterRevisionSpec) {
+		spec.Moving, spec.Throttled = slices.Clone(moving), slices.Clone(throttled)
+	})
+}
+
+// Retire implements engine.Revisions.
+func (r revisionsPort) Retire(ctx context.Context, rev *api.ClusterRevision, pool string, id int32) error {
+	return r.change(ctx, rev, func(spec *api.ClusterRevisionSpec) { spec.NodeIDs = engine.Retired(spec.NodeIDs, pool, id) })
+}
+
+// change writes to a revision that is still as it was read. It asks also where nothing differs
+// from what was read: only the API server knows that this is what stands there.
+func (r revisionsPort) change(ctx context.Context, rev *api.ClusterRevision, change func(*api.ClusterRevisionSpec)) error {
+	now := rev.DeepCopy()
+	change(&now.Spec)
+	if err := r.client.Patch(ctx, now, client.MergeFromWithOptions(rev, client.MergeFromWithOptimisticLock{}), fieldOwner); err != nil {
+		return fmt.Errorf("write ClusterRevision %s: %w", rev.Name, err)
+	}
+	*rev = *now
+	return nil
 }
 
 // Delete implements engine.Revisions.

@@ -97,13 +97,14 @@ func (o operationsPort) Create(ctx context.Context, of *api.KafkaCluster, op *ap
 // sameTask compares what an Operation is about; the rest of its spec is a user's to change.
 func sameTask(a, b api.OperationSpec) bool {
 	return a.ClusterRef == b.ClusterRef && a.Type == b.Type && a.ToRevision == b.ToRevision &&
-		equality.Semantic.DeepEqual(a.Nodes, b.Nodes) && equality.Semantic.DeepEqual(a.From, b.From)
+		equality.Semantic.DeepEqual(a.Nodes, b.Nodes) && equality.Semantic.DeepEqual(a.From, b.From) &&
+		equality.Semantic.DeepEqual(a.Rebalance, b.Rebalance)
 }
 
 // Record implements engine.Operations.
 func (o operationsPort) Record(ctx context.Context, op *api.Operation) error {
 	_, err := o.change(ctx, op, func(now *api.Operation) {
-		now.Spec.From, now.Spec.SoakSince = op.Spec.From, op.Spec.SoakSince
+		now.Spec.From, now.Spec.SoakSince, now.Spec.Begun = op.Spec.From, op.Spec.SoakSince, op.Spec.Begun
 	})
 	return err
 }
