@@ -132,7 +132,7 @@ func (r *resolver) replication() {
 	for key, value := range r.spec.Config {
 		config[key] = string(value)
 	}
-	r.enoughBrokers("spec.config", config)
+	r.enoughBrokers("spec.config", texts(r.spec.Config))
 	for i := range r.spec.Pools {
 		p := &r.spec.Pools[i]
 		r.enoughBrokers(fmt.Sprintf("spec.pools[%d].config", i), texts(p.Config))
@@ -144,6 +144,7 @@ func (r *resolver) replication() {
 		r.minISR(config, pair.least, pair.factor)
 	}
 	r.fewReplicas()
+	r.fewBrokers()
 }
 
 func texts(config api.Config) map[string]string {
@@ -186,11 +187,12 @@ func number(config map[string]string, key string) (int, bool) {
 
 // defaultReplicas are three, or as many as the cluster had brokers when it was born. More
 // brokers do not change them: that would restart the others, and a higher min ISR would stop
-// writes to topics that were made with fewer replicas.
+// writes to topics that were made with fewer replicas. Nor do fewer: what then no longer fits
+// is for the user to say.
 func (r *resolver) defaultReplicas() int {
 	brokers := r.brokers
 	if known := int(r.in.DefaultReplicas); known > 0 {
-		brokers = min(known, brokers)
+		brokers = known
 	} else if r.in.Accepted != nil {
 		before := 0
 		for i := range r.in.Accepted.Pools {
@@ -198,7 +200,7 @@ func (r *resolver) defaultReplicas() int {
 				before += int(p.Replicas)
 			}
 		}
-		brokers = min(before, brokers)
+		brokers = before
 	}
 	return min(3, brokers)
 }
@@ -209,6 +211,24 @@ func (r *resolver) fewReplicas() {
 	if factor >= could {
 		return
 	}
+	if unset := r.unsetFactors(); len(unset) > 0 {
+		r.warn("spec.config", fmt.Sprintf("the cluster began with fewer brokers, so topics still get %d replicas by default", factor),
+			fmt.Sprintf("set %s to %d when you want that for new topics; it restarts the brokers one by one", strings.Join(unset, ", "), could))
+	}
+}
+
+// fewBrokers refuses to leave fewer brokers than topics get replicas by default.
+func (r *resolver) fewBrokers() {
+	factor, unset := r.defaultReplicas(), r.unsetFactors()
+	if r.brokers == 0 || factor <= r.brokers || len(unset) == 0 {
+		return
+	}
+	r.fail("spec.config", fmt.Sprintf("topics get %d replicas by default since the cluster began, and the pools now have %d", factor, r.brokers),
+		fmt.Sprintf("set %s to at most %d, or keep %d brokers", strings.Join(unset, ", "), r.brokers, factor))
+}
+
+// unsetFactors are the keys of replicas that the spec leaves to Castellan.
+func (r *resolver) unsetFactors() []string {
 	var unset []string
 	for _, pair := range replicationKeys() {
 		_, known := r.table.Key(pair.factor)
@@ -216,10 +236,7 @@ func (r *resolver) fewReplicas() {
 			unset = append(unset, pair.factor)
 		}
 	}
-	if len(unset) > 0 {
-		r.warn("spec.config", fmt.Sprintf("the cluster began with fewer brokers, so topics still get %d replicas by default", factor),
-			fmt.Sprintf("set %s to %d when you want that for new topics; it restarts the brokers one by one", strings.Join(unset, ", "), could))
-	}
+	return unset
 }
 
 // defaults are the configurations that Castellan gives when the spec does not: the default

@@ -22,7 +22,7 @@ type Model struct {
 	MetadataVersion string
 	// Nodes in ascending order of id.
 	Nodes []Node
-	// NodeIDs is every id ever given, by pool, this spec's among them.
+	// NodeIDs is every id ever given, by pool, this spec's and those that left among them.
 	NodeIDs []api.PoolNodeIDs
 	// Dynamic is the cluster-wide configuration that lives in Kafka.
 	Dynamic map[string]string
@@ -109,6 +109,8 @@ type Input struct {
 	Spec      api.KafkaClusterSpec
 	// Accepted is the spec in force, nil for a new cluster.
 	Accepted *api.KafkaClusterSpec
+	// Leaving are pools that Accepted has no more but that may still have nodes, see LeavingPools.
+	Leaving []api.Pool
 	// NodeIDs are all ids ever given (from the newest ClusterRevision).
 	NodeIDs []api.PoolNodeIDs
 	// Finalized is the cluster's metadata.version as Kafka writes it, for example 4.3-IV0; empty

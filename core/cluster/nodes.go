@@ -32,7 +32,7 @@ func (r *resolver) model() Model {
 	}
 	for i := range r.spec.Pools {
 		p := &r.spec.Pools[i]
-		ids := r.idsOf(p.Name)
+		ids := r.staying(p)
 		for _, id := range ids[:min(len(ids), int(p.Replicas))] {
 			m.Nodes = append(m.Nodes, r.node(p, id, wide))
 		}

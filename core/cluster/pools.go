@@ -46,6 +46,7 @@ func (r *resolver) pools() {
 	if !shaped {
 		return // no ids for a number of nodes that cannot be
 	}
+	r.removals()
 	r.giveIDs()
 	for i := range r.spec.Pools {
 		r.overrides(i)
@@ -150,11 +151,15 @@ func (r *resolver) volumes(path string, p *api.Pool) {
 
 func (r *resolver) overrides(i int) {
 	p := &r.spec.Pools[i]
-	ids := r.idsOf(p.Name)
+	given := r.ids[r.poolIDs(p.Name)]
 	for j, o := range p.Overrides {
 		path := fmt.Sprintf("spec.pools[%d].overrides[%d]", i, j)
-		if !slices.Contains(ids, o.NodeID) {
-			r.fail(path+".nodeID", fmt.Sprintf("pool %s has no node %d", p.Name, o.NodeID), fmt.Sprintf("its nodes are %s", idWords(ids)))
+		switch {
+		case !slices.Contains(given.IDs, o.NodeID):
+			r.fail(path+".nodeID", fmt.Sprintf("pool %s has no node %d", p.Name, o.NodeID), "its nodes are "+idWords(present(given)))
+		case slices.Contains(given.Removed, o.NodeID):
+			// No error: the spec was in force before the node left, and must stay so.
+			r.warn(path+".nodeID", fmt.Sprintf("node %d of pool %s has left for good", o.NodeID, p.Name), "take the override out; its nodes are "+idWords(present(given)))
 		}
 		if o.Image != "" && !r.kubernetes {
 			r.fail(path+".image", "hosts run Packages, not images", "leave it out")
@@ -172,81 +177,6 @@ func (r *resolver) overrides(i int) {
 			r.podResources(path+".resources", resources)
 		}
 	}
-}
-
-// giveIDs keeps the ids of existing nodes and gives the next free ones to new nodes. An id
-// that was ever given is never given to another pool.
-func (r *resolver) giveIDs() {
-	taken := map[int32]string{}
-	for _, given := range r.in.NodeIDs {
-		r.ids = append(r.ids, api.PoolNodeIDs{Pool: given.Pool, IDs: slices.Clone(given.IDs)})
-		for _, id := range given.IDs {
-			taken[id] = given.Pool
-		}
-	}
-	for i := range r.spec.Pools {
-		if p := &r.spec.Pools[i]; p.FirstNodeID != nil {
-			r.giveFrom(i, p, *p.FirstNodeID, taken, true)
-		}
-	}
-	for i := range r.spec.Pools {
-		if p := &r.spec.Pools[i]; p.FirstNodeID == nil {
-			r.giveFrom(i, p, r.nextFree(p, taken), taken, false)
-		}
-	}
-}
-
-// nextFree is where a pool without firstNodeID goes on counting: after its own highest id,
-// or, for a new pool, at the lowest hundred from which on its nodes have hundreds of their
-// own (0 for the first pool).
-func (r *resolver) nextFree(p *api.Pool, taken map[int32]string) int32 {
-	if ids := r.idsOf(p.Name); len(ids) > 0 {
-		return slices.Max(ids) + 1
-	}
-	hundreds := map[int32]bool{}
-	for id := range taken {
-		hundreds[id/100] = true
-	}
-	first, needed := int32(0), (p.Replicas+99)/100
-	for h := int32(0); h < first+needed; h++ {
-		if hundreds[h] {
-			first = h + 1
-		}
-	}
-	return first * 100
-}
-
-func (r *resolver) giveFrom(i int, p *api.Pool, next int32, taken map[int32]string, explicit bool) {
-	at := r.poolIDs(p.Name)
-	for int32(len(r.ids[at].IDs)) < p.Replicas { //nolint:gosec // replicas are at most 1000
-		owner, used := taken[next]
-		if used && owner != p.Name && explicit {
-			r.fail(fmt.Sprintf("spec.pools[%d].firstNodeID", i), fmt.Sprintf("node id %d belongs to pool %s", next, owner), "choose a range of ids that no other pool uses, for example in steps of 100")
-			return
-		}
-		if !used {
-			taken[next] = p.Name
-			r.ids[at].IDs = append(r.ids[at].IDs, next)
-		}
-		next++
-	}
-}
-
-func (r *resolver) poolIDs(pool string) int {
-	i := slices.IndexFunc(r.ids, func(g api.PoolNodeIDs) bool { return g.Pool == pool })
-	if i >= 0 {
-		return i
-	}
-	r.ids = append(r.ids, api.PoolNodeIDs{Pool: pool})
-	return len(r.ids) - 1
-}
-
-func (r *resolver) idsOf(pool string) []int32 {
-	i := slices.IndexFunc(r.ids, func(g api.PoolNodeIDs) bool { return g.Pool == pool })
-	if i < 0 {
-		return nil
-	}
-	return r.ids[i].IDs
 }
 
 // heapOf is the Java heap in bytes: the given one, half of a pod's memory limit (the rest is
@@ -282,14 +212,6 @@ func roleWords(roles []api.Role) string {
 	words := make([]string, 0, len(roles))
 	for _, r := range roles {
 		words = append(words, string(r))
-	}
-	return strings.Join(words, ", ")
-}
-
-func idWords(ids []int32) string {
-	words := make([]string, 0, len(ids))
-	for _, id := range ids {
-		words = append(words, fmt.Sprint(id))
 	}
 	return strings.Join(words, ", ")
 }

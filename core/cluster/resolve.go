@@ -26,6 +26,7 @@ func Resolve(in Input) (Model, []Problem) {
 	r.listeners()
 	r.exposures()
 	r.rollout()
+	r.balance()
 	if r.tableOK {
 		r.configuration()
 	}
@@ -119,36 +120,6 @@ func (r *resolver) offered() string {
 	return "; Packages exist for " + strings.Join(slices.Compact(versions), ", ")
 }
 
-// changes refuses what cannot be brought about from the accepted spec.
-func (r *resolver) changes() {
-	old := r.in.Accepted
-	if old == nil {
-		return
-	}
-	if CompareVersions(ReleaseLine(r.spec.Version), ReleaseLine(old.Version)) < 0 && !Understands(r.spec.Version, r.in.Finalized) {
-		what := "its metadata.version " + r.in.Finalized + " is finalized, which " + r.spec.Version + " does not understand"
-		if r.in.Finalized == "" {
-			what = "which metadata.version is finalized is not known now"
-		}
-		r.fail("spec.version", fmt.Sprintf("going back from %s to %s is not possible: %s", old.Version, r.spec.Version, what), "keep "+old.Version+" or a later one")
-	}
-	if r.spec.MetadataVersion != old.MetadataVersion {
-		r.fail("spec.metadataVersion", "the metadata version of a running cluster cannot be changed by this version of Castellan", fmt.Sprintf("keep %q", old.MetadataVersion))
-	}
-	for i := range old.Pools {
-		r.poolChange(&old.Pools[i])
-	}
-	for i, l := range r.spec.Listeners {
-		j := slices.IndexFunc(old.Listeners, func(o api.Listener) bool { return o.Name == l.Name })
-		if j >= 0 && old.Listeners[j].Port != l.Port {
-			r.fail(fmt.Sprintf("spec.listeners[%d].port", i), fmt.Sprintf("the port of listener %s cannot change from %d: clients know it", l.Name, old.Listeners[j].Port), "add another listener with the new port, move the clients, then remove the old one")
-		}
-		if j >= 0 {
-			r.exposureChange(fmt.Sprintf("spec.listeners[%d].exposure", i), l.Exposure, old.Listeners[j].Exposure)
-		}
-	}
-}
-
 // ReleaseLine is the release line of a version: within it every release has the same
 // metadata.version, so going back is an ordinary roll.
 func ReleaseLine(version string) string {
@@ -161,50 +132,6 @@ func ReleaseLine(version string) string {
 func Understands(version, finalized string) bool {
 	line, _, ok := strings.Cut(finalized, "-IV")
 	return ok && CompareVersions(line, ReleaseLine(version)) <= 0
-}
-
-func (r *resolver) poolChange(old *api.Pool) {
-	i := slices.IndexFunc(r.spec.Pools, func(p api.Pool) bool { return p.Name == old.Name })
-	if i < 0 {
-		r.fail("spec.pools", fmt.Sprintf("pool %s is gone, but this version of Castellan does not remove nodes", old.Name), fmt.Sprintf("put it back with %d replicas", old.Replicas))
-		return
-	}
-	p, path := &r.spec.Pools[i], fmt.Sprintf("spec.pools[%d]", i)
-	if p.Replicas < old.Replicas {
-		r.fail(path+".replicas", fmt.Sprintf("%d is fewer than the %d nodes of pool %s, but this version of Castellan does not remove nodes", p.Replicas, old.Replicas, p.Name), fmt.Sprintf("use at least %d", old.Replicas))
-	}
-	if !sameRoles(p.Roles, old.Roles) {
-		r.fail(path+".roles", fmt.Sprintf("the roles of pool %s cannot change from %s", p.Name, roleWords(old.Roles)), "add another pool with the other roles")
-	}
-	r.volumeChange(path, p, old)
-}
-
-func (r *resolver) volumeChange(path string, p, old *api.Pool) {
-	now, before := volumesOf(p), volumesOf(old)
-	if len(now) < len(before) || len(now) > len(before) && !r.kubernetes {
-		r.fail(path+".volumes", fmt.Sprintf("pool %s has %d volumes, and this version of Castellan %s", p.Name, len(before), r.volumeLimits()), "keep the list of volumes, or add another pool")
-		return
-	}
-	for j := range before {
-		at := fmt.Sprintf("%s.volumes[%d]", path, j)
-		switch {
-		case now[j].Name != before[j].Name:
-			r.fail(at+".name", fmt.Sprintf("volume %s cannot become %s: its name is part of the data's path, and the first volume holds the metadata log", before[j].Name, now[j].Name), "keep "+before[j].Name+" in its place, and put new volumes at the end")
-		case now[j].Path != before[j].Path:
-			r.fail(at+".path", "the path of a volume with data cannot change", fmt.Sprintf("keep %q", before[j].Path))
-		case now[j].StorageClassName != before[j].StorageClassName:
-			r.fail(at+".storageClassName", fmt.Sprintf("the storage class of a volume with data cannot change from %q", before[j].StorageClassName), "keep it, or add another pool with the other class")
-		case now[j].Size != nil && before[j].Size != nil && now[j].Size.Cmp(*before[j].Size) < 0:
-			r.fail(at+".size", fmt.Sprintf("a volume cannot shrink from %s to %s", before[j].Size, now[j].Size), "use at least "+before[j].Size.String())
-		}
-	}
-}
-
-func (r *resolver) volumeLimits() string {
-	if r.kubernetes {
-		return "does not remove volumes of existing nodes"
-	}
-	return "neither adds nor removes volumes of existing nodes on hosts"
 }
 
 // rollout checks how changes reach nodes.
@@ -233,9 +160,9 @@ func (r *resolver) rollout() {
 	}
 }
 
-// gives says whether a node has an id.
+// gives says whether an id is that of a node, if only of one that has yet to leave.
 func (r *resolver) gives(id int32) bool {
-	return slices.ContainsFunc(r.ids, func(g api.PoolNodeIDs) bool { return slices.Contains(g.IDs, id) })
+	return slices.ContainsFunc(r.ids, func(g api.PoolNodeIDs) bool { return slices.Contains(present(g), id) })
 }
 
 func (r *resolver) maxUnavailable() {

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -354,16 +355,13 @@ func TestChanges(t *testing.T) {
 			func(s *api.KafkaClusterSpec) { s.MetadataVersion = "4.3-IV0" },
 			[]string{`Error spec.metadataVersion: the metadata version of a running cluster cannot be changed by this version of Castellan; keep ""`},
 		},
-		"a pool is gone": {
-			func(s *api.KafkaClusterSpec) { s.Pools[1].Name = "other" },
-			[]string{"Error spec.pools: pool brokers is gone, but this version of Castellan does not remove nodes; put it back with 3 replicas"},
-		},
-		"fewer nodes": {
+		"a pool in place of another": {func(s *api.KafkaClusterSpec) { s.Pools[1].Name = "other" }, nil},
+		"fewer brokers than replicas by default": {
 			func(s *api.KafkaClusterSpec) {
 				s.Pools[1].Replicas = 2
 				s.Config = api.Config{"default.replication.factor": "2"}
 			},
-			[]string{"Error spec.pools[1].replicas: 2 is fewer than the 3 nodes of pool brokers, but this version of Castellan does not remove nodes; use at least 3"},
+			[]string{"Error spec.config: topics get 3 replicas by default since the cluster began, and the pools now have 2; set transaction.state.log.replication.factor, share.coordinator.state.topic.replication.factor, offsets.topic.replication.factor to at most 2, or keep 3 brokers"},
 		},
 		"roles": {
 			func(s *api.KafkaClusterSpec) { s.Pools[1].Roles = []api.Role{api.RoleController, api.RoleBroker} },
@@ -372,22 +370,32 @@ func TestChanges(t *testing.T) {
 				"Warning spec.pools: 6 controllers survive no more failures than 5; use an odd number, usually 3",
 			},
 		},
-		"volumes": {
+		"the first volume": {
+			func(s *api.KafkaClusterSpec) { s.Pools[1].Volumes = s.Pools[1].Volumes[1:] },
+			[]string{"Error spec.pools[1].volumes[0].name: volume d0 cannot become d1: its name is part of the data's path, and the first volume holds the metadata log; keep d0 in front, and put new volumes at the end"},
+		},
+		"a volume between": {
+			func(s *api.KafkaClusterSpec) {
+				s.Pools[1].Volumes = slices.Insert(s.Pools[1].Volumes, 1, api.Volume{Name: "d2"})
+			},
+			[]string{"Error spec.pools[1].volumes[2].name: volume d1 has data and cannot change its place among the others; keep the order of the volumes, and put new ones at the end"},
+		},
+		"a volume shrinks and one in place of another": {
 			func(s *api.KafkaClusterSpec) {
 				s.Pools[1].Volumes[0].Size, s.Pools[1].Volumes[1].Name = quantity("9Gi"), "d2"
 			},
-			[]string{
-				"Error spec.pools[1].volumes[0].size: a volume cannot shrink from 10Gi to 9Gi; use at least 10Gi",
-				"Error spec.pools[1].volumes[1].name: volume d1 cannot become d2: its name is part of the data's path, and the first volume holds the metadata log; keep d1 in its place, and put new volumes at the end",
-			},
+			[]string{"Error spec.pools[1].volumes[0].size: a volume cannot shrink from 10Gi to 9Gi; use at least 10Gi"},
 		},
 		"a volume's path": {
 			func(s *api.KafkaClusterSpec) { s.Pools[1].Volumes[0].Path = "/b" },
 			[]string{`Error spec.pools[1].volumes[0].path: the path of a volume with data cannot change; keep "/a"`},
 		},
-		"fewer volumes": {
-			func(s *api.KafkaClusterSpec) { s.Pools[1].Volumes = s.Pools[1].Volumes[:1] },
-			[]string{"Error spec.pools[1].volumes: pool brokers has 2 volumes, and this version of Castellan neither adds nor removes volumes of existing nodes on hosts; keep the list of volumes, or add another pool"},
+		"fewer volumes": {func(s *api.KafkaClusterSpec) { s.Pools[1].Volumes = s.Pools[1].Volumes[:1] }, nil},
+		"more volumes": {
+			func(s *api.KafkaClusterSpec) {
+				s.Pools[1].Volumes = append(s.Pools[1].Volumes, api.Volume{Name: "d2", Path: "x"})
+			},
+			[]string{"Error spec.pools[1].volumes[2].path: x is not absolute; give an absolute path below one of the host's data roots"},
 		},
 		"a listener's port": {
 			func(s *api.KafkaClusterSpec) { s.Listeners[0].Port = 9095 },
