@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/kafka/kafkatest"
 )
@@ -178,7 +179,7 @@ func TestAnotherClusterIsNeitherBelievedNorChanged(t *testing.T) {
 	target := fake.Target()
 	target.ClusterID = "mine"
 	cluster := clients(t, 5*time.Second).Cluster("default/fake", target)
-	k, err := cluster.Observe(t.Context(), nil)
+	k, err := cluster.Observe(t.Context(), plan.Ask{})
 	if err != nil || k.Known || !strings.Contains(k.Why, "cluster fake answers where mine is expected") {
 		t.Errorf("Known %v, Why %q, error %v", k.Known, k.Why, err)
 	}

@@ -114,7 +114,7 @@ func (c *Clients) acquire(name string, t Target) (*conn, func(), error) {
 		e = nil
 	}
 	if e == nil {
-		conn, err := dial(t, c.opts.Dial)
+		conn, err := dial(t, c.opts.Dial, c.opts.Now)
 		if err != nil {
 			return nil, nil, fmt.Errorf("connect to the Kafka cluster %s: %w", name, err)
 		}
@@ -170,9 +170,11 @@ type conn struct {
 	clusterID   string
 	brokers     *endpoints
 	controllers *endpoints
+	now         func() time.Time
+	dirs        logDirs
 }
 
-func dial(t Target, with DialFunc) (*conn, error) {
+func dial(t Target, with DialFunc, now func() time.Time) (*conn, error) {
 	if err := t.validate(); err != nil {
 		return nil, err
 	}
@@ -185,7 +187,7 @@ func dial(t Target, with DialFunc) (*conn, error) {
 		brokers.close()
 		return nil, err
 	}
-	return &conn{clusterID: t.ClusterID, brokers: brokers, controllers: controllers}, nil
+	return &conn{clusterID: t.ClusterID, brokers: brokers, controllers: controllers, now: now}, nil
 }
 
 func (c *conn) close() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/kafka/kafkatest"
 )
@@ -20,7 +21,7 @@ func TestClientsReuseReplaceAndForget(t *testing.T) {
 	defer c.Close()
 	use := func(name string, target kafka.Target) {
 		t.Helper()
-		if _, err := c.Cluster(name, target).Observe(t.Context(), nil); err != nil {
+		if _, err := c.Cluster(name, target).Observe(t.Context(), plan.Ask{}); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(time.Second)
@@ -47,7 +48,7 @@ func TestClientsReuseReplaceAndForget(t *testing.T) {
 	use("d", fake.Target())
 	opened(1, "the idle one closes")
 	c.Close()
-	if _, err := c.Cluster("a", fake.Target()).Observe(t.Context(), nil); err == nil {
+	if _, err := c.Cluster("a", fake.Target()).Observe(t.Context(), plan.Ask{}); err == nil {
 		t.Error("a closed cache took a new use")
 	}
 }
@@ -56,7 +57,7 @@ func TestTargetChangesReconnect(t *testing.T) {
 	fake := kafkatest.NewFake(t, kafkatest.Config{Brokers: 1})
 	c := clients(t, 5*time.Second)
 	observe := func(target kafka.Target) bool {
-		k, err := c.Cluster("a", target).Observe(t.Context(), nil)
+		k, err := c.Cluster("a", target).Observe(t.Context(), plan.Ask{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +84,7 @@ func TestTargetsAreValidated(t *testing.T) {
 		c := kafka.NewClients(kafka.Options{})
 		defer c.Close()
 		for _, addr := range []string{"host", "host:0", "host:x", ":9091", "host:65536", ""} {
-			if _, err := c.Cluster("a", kafka.Target{Brokers: []string{addr}}).Observe(t.Context(), nil); err == nil {
+			if _, err := c.Cluster("a", kafka.Target{Brokers: []string{addr}}).Observe(t.Context(), plan.Ask{}); err == nil {
 				t.Errorf("address %q was taken", addr)
 			}
 		}

@@ -72,16 +72,7 @@ const (
 func readMinISR(ctx context.Context, b *kgo.Broker, topics []string) (map[string]int, error) {
 	min := make(map[string]int, len(topics))
 	for chunk := range slices.Chunk(topics, topicsPerRequest) {
-		resources := make([]kmsg.DescribeConfigsRequestResource, 0, len(chunk))
-		keys := []string{minISRKey}
-		for _, topic := range chunk {
-			r := kmsg.NewDescribeConfigsRequestResource()
-			r.ResourceType = kmsg.ConfigResourceTypeTopic
-			r.ResourceName = topic
-			r.ConfigNames = keys
-			resources = append(resources, r)
-		}
-		resp, err := describeConfigs(ctx, b, resources)
+		resp, err := describeConfigs(ctx, b, topicResources(chunk, minISRKey))
 		if err != nil {
 			return nil, err
 		}
@@ -97,6 +88,19 @@ func readMinISR(ctx context.Context, b *kgo.Broker, topics []string) (map[string
 		}
 	}
 	return min, nil
+}
+
+// topicResources ask for keys of topics.
+func topicResources(topics []string, keys ...string) []kmsg.DescribeConfigsRequestResource {
+	resources := make([]kmsg.DescribeConfigsRequestResource, 0, len(topics))
+	for _, topic := range topics {
+		r := kmsg.NewDescribeConfigsRequestResource()
+		r.ResourceType = kmsg.ConfigResourceTypeTopic
+		r.ResourceName = topic
+		r.ConfigNames = keys
+		resources = append(resources, r)
+	}
+	return resources
 }
 
 func minISROf(r kmsg.DescribeConfigsResponseResource) (int, error) {

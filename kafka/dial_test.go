@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/kafka/kafkatest"
 )
@@ -38,7 +39,7 @@ func TestDialGoesThroughTheGivenFunction(t *testing.T) {
 	defer clients.Close()
 	target := fake.Target()
 	target.Brokers = []string{address}
-	k, err := clients.Cluster("a", target).Observe(t.Context(), nil)
+	k, err := clients.Cluster("a", target).Observe(t.Context(), plan.Ask{})
 	if err != nil || !k.Known {
 		t.Errorf("observed %+v, %v", k, err)
 	}

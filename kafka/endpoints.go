@@ -110,8 +110,9 @@ func choose[T any](ctx context.Context, e *endpoints, ask func(context.Context, 
 }
 
 // joinFew keeps the first errors: three hundred dead brokers need no three hundred lines.
-func joinFew(errs []error) error {
-	const few = 3
+func joinFew(errs []error) error { return joinUpTo(3, errs) }
+
+func joinUpTo(few int, errs []error) error {
 	if len(errs) > few {
 		errs = append(errs[:few:few], fmt.Errorf("and %d more", len(errs)-few))
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// RefusedError is Kafka's own answer that it will not, with its code and message.
+// RefusedError is Kafka's own answer that it will not, with its code and message; or, with code 0, ours.
 type RefusedError struct {
 	// Doing is what was asked for.
 	Doing string
@@ -22,6 +22,9 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
+	if e.Code == 0 {
+		return fmt.Sprintf("%s: refused: %s", e.Doing, e.Message)
+	}
 	return fmt.Sprintf("%s: Kafka answered %s (%d): %s", e.Doing, e.Name, e.Code, e.Message)
 }
 

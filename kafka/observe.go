@@ -17,8 +17,8 @@ import (
 	"castellan.dev/castellan/core/plan"
 )
 
-// Observe reads the cluster once. The number of requests depends on the numbers of brokers in perBroker and of
-// thousands of topics, never on single topics or partitions; all but those to perBroker go to one broker.
+// Observe reads the cluster once. The number of requests depends on the numbers of brokers in what.PerBroker and of
+// thousands of topics, never on single topics or partitions; all but those to PerBroker go to one broker.
 //
 // What cannot be read completely comes back as Known=false with Why. An error means that nothing was tried:
 // the target is unusable or ctx is done.
@@ -26,17 +26,23 @@ import (
 // Where no broker answers but the active controller does, PartitionsKnown is false, and Brokers and Topics are
 // empty because they were not read.
 //
-// perBroker names the nodes whose own dynamic configuration is wanted, each by a request to that node.
+// what.PerBroker names the nodes whose own dynamic configuration is wanted, each by a request to that node.
 // One that is down or silent has no entry in BrokerConfig, one without any such key an empty entry.
-func (c *Cluster) Observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
+//
+// what.Placement asks live brokers for their log dirs too, each at most once in 5 s plus 20 ms per broker, and at once
+// after a move between log dirs was begun or taken back. Where one does not answer, only Placement is missing.
+func (c *Cluster) Observe(ctx context.Context, what plan.Ask) (plan.Kafka, error) {
 	var seen plan.Kafka
 	err := c.use(ctx, func(bounded context.Context, conn *conn) error {
-		k, err := conn.observe(bounded, perBroker)
+		k, err := conn.observe(bounded, what)
 		if ctx.Err() != nil {
 			return fmt.Errorf("observe the Kafka cluster %s: %w", c.name, ctx.Err())
 		}
 		if err != nil {
 			k = plan.Kafka{Why: err.Error()}
+		}
+		if what.Placement && k.Placement == nil && k.PlacementWhy == "" {
+			k.PlacementWhy = k.Why
 		}
 		seen = k
 		return nil
@@ -44,12 +50,12 @@ func (c *Cluster) Observe(ctx context.Context, perBroker []int32) (plan.Kafka, e
 	return seen, err
 }
 
-func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, error) {
+func (c *conn) observe(ctx context.Context, what plan.Ask) (plan.Kafka, error) {
 	choosing, cancel := c.timeForControllers(ctx)
 	defer cancel()
 	current, err := c.chooseCurrent(choosing, ctx)
 	if err == nil {
-		return c.observeBrokers(ctx, current, perBroker)
+		return c.observeBrokers(ctx, current, what)
 	}
 	if errors.Is(err, errNoQuorum) {
 		return plan.Kafka{}, err
@@ -57,7 +63,7 @@ func (c *conn) observe(ctx context.Context, perBroker []int32) (plan.Kafka, erro
 	if c.controllers == nil {
 		return plan.Kafka{}, fmt.Errorf("no broker answers: %w", err)
 	}
-	k, byController := c.observeControllers(ctx, perBroker)
+	k, byController := c.observeControllers(ctx, what.PerBroker)
 	if byController != nil {
 		return plan.Kafka{}, fmt.Errorf("neither a broker nor the active controller answers: %w; %w", err, byController)
 	}
@@ -137,7 +143,7 @@ func (c current) outdated(address string, itself bool) error {
 	return fmt.Errorf("broker %d has not caught up with the metadata of active controller %d for %s", id, c.quorum.Leader, caughtUpWithin)
 }
 
-func (c *conn) observeBrokers(ctx context.Context, b current, perBroker []int32) (plan.Kafka, error) {
+func (c *conn) observeBrokers(ctx context.Context, b current, what plan.Ask) (plan.Kafka, error) {
 	k := plan.Kafka{
 		Known:           true,
 		PartitionsKnown: true,
@@ -150,13 +156,29 @@ func (c *conn) observeBrokers(ctx context.Context, b current, perBroker []int32)
 	if err = describeFeatures(ctx, b.Broker, &k); err != nil {
 		return plan.Kafka{}, err
 	}
-	if k.Topics, err = readTopics(ctx, b.Broker, k.ClusterID); err != nil {
+	var moving *kmsg.ListPartitionReassignmentsResponse
+	if what.Placement { // before the partitions, see markMoving
+		if moving, err = readReassignments(ctx, b.Broker); err != nil {
+			moving, k.PlacementWhy = nil, err.Error()
+		}
+	}
+	var offline []replicaRef
+	if k.Topics, offline, err = readTopics(ctx, b.Broker, k.ClusterID); err != nil {
 		return plan.Kafka{}, err
 	}
 	if k.ClusterConfig, err = readDynamic(ctx, b.Broker, clusterWide); err != nil {
 		return plan.Kafka{}, err
 	}
-	k.BrokerConfig = c.readEach(ctx, b.cluster, perBroker)
+	k.BrokerConfig = c.readEach(ctx, b.cluster, what.PerBroker)
+	if what.Throttles != nil {
+		if k.TopicThrottles, err = readThrottles(ctx, b.Broker, what.Throttles); err != nil {
+			k.PlacementWhy = err.Error()
+			return k, nil
+		}
+	}
+	if moving != nil {
+		c.observePlacement(ctx, b, offline, moving, &k)
+	}
 	return k, nil
 }
 

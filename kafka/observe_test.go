@@ -27,7 +27,7 @@ func clients(t *testing.T, timeout time.Duration) *kafka.Clients {
 
 func observe(t *testing.T, target kafka.Target, perBroker ...int32) plan.Kafka {
 	t.Helper()
-	k, err := clients(t, 10*time.Second).Cluster("default/fake", target).Observe(t.Context(), perBroker)
+	k, err := clients(t, 10*time.Second).Cluster("default/fake", target).Observe(t.Context(), plan.Ask{PerBroker: perBroker})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestObserveReadsWholeCluster(t *testing.T) {
 	mustSet(t, cluster, -1, map[string]string{"log.cleaner.threads": "2"})
 	mustSet(t, cluster, 1, map[string]string{"background.threads": "5"})
 
-	k, err := cluster.Observe(t.Context(), []int32{0, 1, 2, 9})
+	k, err := cluster.Observe(t.Context(), plan.Ask{PerBroker: []int32{0, 1, 2, 9}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestObserveIsBounded(t *testing.T) {
 	defer close(release)
 	fake.Silence(release, 0)
 	begin := time.Now()
-	k, err := clients(t, 500*time.Millisecond).Cluster("default/fake", fake.Target()).Observe(t.Context(), nil)
+	k, err := clients(t, 500*time.Millisecond).Cluster("default/fake", fake.Target()).Observe(t.Context(), plan.Ask{})
 	if err != nil || k.Known {
 		t.Errorf("Known %v, error %v", k.Known, err)
 	}
@@ -292,10 +292,10 @@ func TestObserveEndsWithItsCaller(t *testing.T) {
 	fake := kafkatest.NewFake(t, kafkatest.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := clients(t, time.Second).Cluster("default/fake", fake.Target()).Observe(ctx, nil); err == nil {
+	if _, err := clients(t, time.Second).Cluster("default/fake", fake.Target()).Observe(ctx, plan.Ask{}); err == nil {
 		t.Error("an observation that was not made must be an error")
 	}
-	if _, err := clients(t, time.Second).Cluster("default/fake", kafka.Target{}).Observe(t.Context(), nil); err == nil {
+	if _, err := clients(t, time.Second).Cluster("default/fake", kafka.Target{}).Observe(t.Context(), plan.Ask{}); err == nil {
 		t.Error("a target without addresses must be an error")
 	}
 }

@@ -117,7 +117,7 @@ func observed(t *testing.T, c *kafka.Cluster, perBroker []int32, wanted func(pla
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		k, err := c.Observe(ctx, perBroker)
+		k, err := c.Observe(ctx, plan.Ask{PerBroker: perBroker})
 		if err != nil {
 			t.Fatalf("%v; last seen %+v", err, k)
 		}

@@ -14,11 +14,11 @@ import (
 )
 
 // readTopics reads every topic, internal ones too, with its partitions and its min.insync.replicas. It
-// gives all or an error.
-func readTopics(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.Topic, error) {
-	topics, err := readPartitions(ctx, b, clusterID)
+// gives all or an error, and which replicas are offline.
+func readTopics(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.Topic, []replicaRef, error) {
+	topics, offline, err := readPartitions(ctx, b, clusterID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	names := make([]string, 0, len(topics))
 	for _, t := range topics {
@@ -26,7 +26,7 @@ func readTopics(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.To
 	}
 	min, err := readMinISR(ctx, b, names)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i := range topics {
 		topics[i].MinISR = min[topics[i].Name]
@@ -35,32 +35,39 @@ func readTopics(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.To
 	return slices.DeleteFunc(topics, func(t plan.Topic) bool {
 		_, ok := min[t.Name]
 		return !ok
-	}), nil
+	}), offline, nil
 }
 
-func readPartitions(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.Topic, error) {
+func readPartitions(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.Topic, []replicaRef, error) {
 	const doing = "read the partitions of all topics"
 	req := kmsg.NewPtrMetadataRequest() // no topics named: all of them
 	resp, err := ask[*kmsg.MetadataResponse](ctx, b, req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := refused(doing, resp.ErrorCode, nil); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if resp.ClusterID == nil || *resp.ClusterID != clusterID {
-		return nil, fmt.Errorf("%s: the answer is not of cluster %s", doing, clusterID)
+		return nil, nil, fmt.Errorf("%s: the answer is not of cluster %s", doing, clusterID)
 	}
 	topics := make([]plan.Topic, 0, len(resp.Topics))
+	var offline []replicaRef
 	for i := range resp.Topics {
 		t, err := topicOf(&resp.Topics[i])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
+			return nil, nil, fmt.Errorf("%s: %w", doing, err)
 		}
 		topics = append(topics, t)
+		for j := range resp.Topics[i].Partitions {
+			p := &resp.Topics[i].Partitions[j]
+			for _, id := range p.OfflineReplicas {
+				offline = append(offline, replicaRef{t.Name, p.Partition, id})
+			}
+		}
 	}
 	slices.SortFunc(topics, func(a, b plan.Topic) int { return strings.Compare(a.Name, b.Name) })
-	return topics, nil
+	return topics, offline, nil
 }
 
 // topicOf copies into three allocations per topic, so that the answer with its six per partition can go.

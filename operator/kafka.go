@@ -62,6 +62,14 @@ func (k kafkaPort) Do(ctx context.Context, of *api.KafkaCluster, at engine.Endpo
 		return c.ElectPreferredLeaders(ctx)
 	case plan.FinalizeFeatures:
 		return c.FinalizeFeatures(ctx, step.Features)
+	case plan.ThrottleTopics:
+		return c.ThrottleTopics(ctx, step.Throttles)
+	case plan.MoveReplicas:
+		return c.MoveReplicas(ctx, step.Moves)
+	case plan.CancelMoves:
+		return c.CancelMoves(ctx, step.Cancel, step.Return)
+	case plan.UnregisterBroker:
+		return c.UnregisterBroker(ctx, step.Node)
 	default:
 		return errors.New("no step of Kafka: " + string(step.Kind))
 	}

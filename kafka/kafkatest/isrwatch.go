@@ -63,7 +63,7 @@ func (w *ISRWatch) watch(ctx context.Context, target kafka.Target, every time.Du
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		seen, err := cluster.Observe(ctx, nil)
+		seen, err := cluster.Observe(ctx, plan.Ask{})
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -291,7 +291,7 @@ func watchQuorum(s *stand.Stand, lost int32) *quorumWatch {
 		defer tick.Stop()
 		epoch := int32(-1)
 		for ctx.Err() == nil {
-			if seen, err := cluster.Observe(ctx, nil); err == nil && seen.Known && seen.Quorum.Leader >= 0 {
+			if seen, err := cluster.Observe(ctx, plan.Ask{}); err == nil && seen.Known && seen.Quorum.Leader >= 0 {
 				// A leader that was just elected has heard of nobody yet.
 				q.judge(seen.Quorum, lost, seen.Quorum.LeaderEpoch == epoch)
 				epoch = seen.Quorum.LeaderEpoch

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/kafka"
 )
 
@@ -119,7 +120,7 @@ func (a *alone) knowsAll(id int) Fact {
 	return func(ctx context.Context) error {
 		clients := kafka.NewClients(kafka.Options{Timeout: time.Second})
 		defer clients.Close()
-		seen, err := clients.Cluster("alone", kafka.Target{Brokers: []string{a.client(id)}}).Observe(ctx, nil)
+		seen, err := clients.Cluster("alone", kafka.Target{Brokers: []string{a.client(id)}}).Observe(ctx, plan.Ask{})
 		if err != nil {
 			return fmt.Errorf("ask node %d for the brokers: %w", id, err)
 		}

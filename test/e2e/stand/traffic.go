@@ -122,7 +122,7 @@ func (s *Stand) Observe(ctx context.Context) (plan.Kafka, error) {
 	s.tb.Helper()
 	clients := kafka.NewClients(kafka.Options{Timeout: 10 * time.Second})
 	defer clients.Close()
-	seen, err := clients.Cluster("stand", s.BrokerTarget()).Observe(ctx, nil)
+	seen, err := clients.Cluster("stand", s.BrokerTarget()).Observe(ctx, plan.Ask{})
 	if err != nil {
 		return seen, fmt.Errorf("observe Kafka: %w", err)
 	}

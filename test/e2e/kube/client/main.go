@@ -105,7 +105,7 @@ type Seen struct {
 func observe(ctx context.Context, s settings, out *json.Encoder) error {
 	clients := kafka.NewClients(kafka.Options{Timeout: 5 * time.Second})
 	defer clients.Close()
-	seen, err := clients.Cluster("e2e", s.target()).Observe(ctx, nil)
+	seen, err := clients.Cluster("e2e", s.target()).Observe(ctx, plan.Ask{})
 	if err != nil {
 		return fmt.Errorf("observe Kafka: %w", err)
 	}
