@@ -11,6 +11,7 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -59,31 +60,80 @@ func (w validator) operationProblems(ctx context.Context, op *api.Operation) ([]
 	if err != nil {
 		return nil, fmt.Errorf("read KafkaCluster %s: %w", op.Spec.ClusterRef.Name, err)
 	}
+	if op.Spec.Type == api.OperationScale {
+		return scaleProblems(op, kc), nil
+	}
 	var nodes api.KafkaNodeList
 	if err := live.List(ctx, &nodes, client.InNamespace(op.Namespace), client.MatchingLabels{LabelCluster: kc.Name}); err != nil {
 		return nil, fmt.Errorf("list the KafkaNodes of %s: %w", kc.Name, err)
 	}
-	var ids []int32
+	var ids, brokers []int32
 	for i := range nodes.Items {
 		ids = append(ids, nodes.Items[i].Spec.NodeID)
+		if slices.Contains(nodes.Items[i].Spec.Roles, api.RoleBroker) {
+			brokers = append(brokers, nodes.Items[i].Spec.NodeID)
+		}
 	}
 	slices.Sort(ids)
+	slices.Sort(brokers)
 	revisions, err := w.revisions.List(ctx, kc, engine.Fresh)
 	if err != nil {
 		return nil, fmt.Errorf("list the ClusterRevisions of %s: %w", kc.Name, err)
 	}
-	return append(nodeProblems(op, ids), revisionProblems(op, revisions)...), nil
+	return slices.Concat(nodeProblems(op, ids), brokerProblems(op, ids, brokers), revisionProblems(op, revisions)), nil
 }
 
-func nodeProblems(op *api.Operation, ids []int32) []cluster.Problem {
+// scaleProblems refuses what a user makes: how many nodes there are is said in one place. What
+// the engine makes belongs to the cluster from the start, and its nodes may not be there yet.
+func scaleProblems(op *api.Operation, kc *api.KafkaCluster) []cluster.Problem {
+	if slices.ContainsFunc(op.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == kc.UID }) {
+		return nil
+	}
+	return []cluster.Problem{problem("spec.type", "an Operation Scale is made by Castellan, when the nodes of a cluster change",
+		fmt.Sprintf("change spec.pools[].replicas or spec.pools[].remove of KafkaCluster %s instead", kc.Name))}
+}
+
+// brokerProblems are about nodes whose replicas are to move, or that are to get some.
+func brokerProblems(op *api.Operation, ids, brokers []int32) []cluster.Problem {
 	var problems []cluster.Problem
+	there := remedy("its brokers", numbersText(brokers))
+	switch op.Spec.Type {
+	case api.OperationDrain:
+		for i, id := range op.Spec.Nodes {
+			if slices.Contains(ids, id) && !slices.Contains(brokers, id) {
+				problems = append(problems, problem(fmt.Sprintf("spec.nodes[%d]", i), fmt.Sprintf("node %d of KafkaCluster %s is no broker, so it holds no replicas", id, op.Spec.ClusterRef.Name), there))
+			}
+		}
+	case api.OperationRebalance:
+		if len(op.Spec.Nodes) > 0 {
+			problems = append(problems, problem("spec.nodes", "a Rebalance moves replicas between brokers, and changes no nodes", "leave it out, or name brokers in spec.rebalance.brokers"))
+		}
+		if op.Spec.Rebalance == nil {
+			break // the schema refuses it
+		}
+		for i, id := range op.Spec.Rebalance.Brokers {
+			if !slices.Contains(brokers, id) {
+				problems = append(problems, problem(fmt.Sprintf("spec.rebalance.brokers[%d]", i), fmt.Sprintf("KafkaCluster %s has no broker %d", op.Spec.ClusterRef.Name, id), there))
+			}
+		}
+	default:
+	}
+	return problems
+}
+
+func numbersText(ids []int32) []string {
 	texts := make([]string, 0, len(ids))
 	for _, id := range ids {
 		texts = append(texts, fmt.Sprint(id))
 	}
+	return texts
+}
+
+func nodeProblems(op *api.Operation, ids []int32) []cluster.Problem {
+	var problems []cluster.Problem
 	known := func(path string, id int32) {
 		if !slices.Contains(ids, id) {
-			problems = append(problems, problem(path, fmt.Sprintf("KafkaCluster %s has no node %d", op.Spec.ClusterRef.Name, id), remedy("its nodes", texts)))
+			problems = append(problems, problem(path, fmt.Sprintf("KafkaCluster %s has no node %d", op.Spec.ClusterRef.Name, id), remedy("its nodes", numbersText(ids))))
 		}
 	}
 	lists := []struct {
@@ -108,15 +158,20 @@ func nodeProblems(op *api.Operation, ids []int32) []cluster.Problem {
 
 func revisionProblems(op *api.Operation, revisions []api.ClusterRevision) []cluster.Problem {
 	const path = "spec.toRevision"
-	to, restart := op.Spec.ToRevision, op.Spec.Type == api.OperationRestart
+	to, stays := op.Spec.ToRevision, false
+	switch op.Spec.Type {
+	case api.OperationRestart, api.OperationDrain, api.OperationRebalance:
+		stays = true
+	default:
+	}
 	names := make([]string, 0, len(revisions))
 	for i := range revisions {
 		names = append(names, revisions[i].Name)
 	}
 	switch {
-	case restart && to != "":
-		return []cluster.Problem{problem(path, "a restart leads to no revision", "leave toRevision out, or change the spec of the KafkaCluster")}
-	case restart:
+	case stays && to != "":
+		return []cluster.Problem{problem(path, fmt.Sprintf("a %s leads to no revision", strings.ToLower(string(op.Spec.Type))), "leave toRevision out, or change the spec of the KafkaCluster")}
+	case stays:
 		return nil
 	case to == "":
 		return []cluster.Problem{problem(path, fmt.Sprintf("a %s needs the revision that nodes are brought to", op.Spec.Type), remedy("there", names))}

@@ -64,6 +64,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.clusterRef == oldSelf.clusterRef && self.type == oldSelf.type",message="clusterRef and type of an Operation cannot change: make another one"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.toRevision) || has(self.toRevision) && self.toRevision == oldSelf.toRevision",message="toRevision is set once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.from) || has(self.from) && self.from == oldSelf.from",message="from is recorded once: it is what nodes go back to"
+// +kubebuilder:validation:XValidation:rule="(has(self.nodes) ? self.nodes : []) == (has(oldSelf.nodes) ? oldSelf.nodes : [])",message="the nodes that an Operation is about cannot change: make another one"
 // +kubebuilder:validation:XValidation:rule="has(self.rebalance) == (self.type == 'Rebalance')",message="rebalance goes with type Rebalance, and with no other"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.rebalance) || has(self.rebalance) && self.rebalance == oldSelf.rebalance",message="what a Rebalance shall do cannot change: make another one"
 // +kubebuilder:validation:XValidation:rule="self.type != 'Drain' || has(self.nodes) && size(self.nodes) > 0",message="a Drain needs the nodes to drain"
@@ -136,6 +137,7 @@ type OperationSpec struct {
 	// BytesPerSecond that each broker receives and sends for moves at most, in place of
 	// spec.balance.bytesPerSecond of the cluster.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1')) >= 0",message="bytesPerSecond is at least 1, for example 50Mi: leave it out to take that of the cluster"
 	BytesPerSecond *resource.Quantity `json:"bytesPerSecond,omitempty"`
 	// Revert takes back the moves that are under way when the Operation is cancelled; otherwise
 	// they go on to their end.
@@ -167,9 +169,9 @@ const (
 
 // Rebalance says what is to be moved.
 //
-// +kubebuilder:validation:XValidation:rule="self.mode != 'Fill' || size(self.brokers) > 0",message="Fill needs the brokers to fill"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Fill' || has(self.brokers) && size(self.brokers) > 0",message="Fill needs the brokers to fill"
 // +kubebuilder:validation:XValidation:rule="(self.mode == 'ReplicationFactor') == has(self.replicationFactor)",message="replicationFactor goes with mode ReplicationFactor, and with no other"
-// +kubebuilder:validation:XValidation:rule="self.mode != 'ReplicationFactor' || size(self.topics) > 0",message="ReplicationFactor needs the topics"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'ReplicationFactor' || has(self.topics) && size(self.topics) > 0",message="ReplicationFactor needs the topics"
 type Rebalance struct {
 	Mode RebalanceMode `json:"mode"`
 	// Brokers to fill, or whose disks are evened out; none is all.
