@@ -52,6 +52,8 @@ type Step struct {
 	Stuck bool
 	// Finished says that nothing is left to do or to wait for.
 	Finished bool
+	// Ahead are the topics of moves that have not begun, in their order.
+	Ahead []string
 }
 
 // Next says which moves of a Proposal may start now. Everything that was done or begun is
@@ -59,7 +61,7 @@ type Step struct {
 func Next(p *Proposal, c *Cluster, limits Limits) Step {
 	x := newExecution(p, c, limits)
 	x.look()
-	if under := underMinISR(c); under > limits.UnderMinISR {
+	if under := UnderMinISR(c); under > limits.UnderMinISR {
 		x.step.Halted = true
 		x.wait(fmt.Sprintf("%d partitions are under min.insync.replicas and %d were when this began; nothing more starts until they recover: see which broker is down or behind", under, limits.UnderMinISR))
 	} else {
@@ -68,8 +70,8 @@ func Next(p *Proposal, c *Cluster, limits Limits) Step {
 	return x.finish()
 }
 
-// underMinISR counts partitions with fewer replicas in sync than min.insync.replicas.
-func underMinISR(c *Cluster) int {
+// UnderMinISR counts partitions with fewer replicas in sync than min.insync.replicas.
+func UnderMinISR(c *Cluster) int {
 	n := 0
 	for t := range c.Topics {
 		for i := range c.Topics[t].Partitions {
@@ -167,6 +169,9 @@ func (x *execution) look() {
 			x.step.Left++
 			x.step.LeftBytes += x.left(m, part)
 			x.todo = append(x.todo, todo{m: m, part: part})
+			if len(x.step.Ahead) == 0 || x.step.Ahead[len(x.step.Ahead)-1] != m.Topic {
+				x.step.Ahead = append(x.step.Ahead, m.Topic)
+			}
 			for _, d := range x.missing(m, part) {
 				inbound[d] += m.Size
 			}

@@ -26,6 +26,7 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	}
 	p.keepIdentities()
 	p.operations()
+	p.prepareMoves()
 	p.create()
 	p.replaceVolumes()
 	p.live()
@@ -41,6 +42,8 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p.configs()
 	p.roll()
 	p.finalize()
+	p.doMoves()
+	p.leave()
 	p.leaders()
 	p.reportActive()
 	p.plan.Spare = p.spare()
@@ -61,7 +64,11 @@ type pass struct {
 	specs map[int32]*api.KafkaNodeSpec
 	// registered brokers by id.
 	brokers map[int32]*Broker
+	// leaving are nodes that exist and are not wanted any more. Until they are gone they are
+	// kept as they are, like any other node.
+	leaving map[int32]bool
 	op      operating
+	moving  moving
 }
 
 func newPass(want cluster.Model, have World, now time.Time) *pass {
@@ -70,8 +77,9 @@ func newPass(want cluster.Model, have World, now time.Time) *pass {
 		wanted:  make(map[int32]*cluster.Node, len(want.Nodes)),
 		nodes:   make(map[int32]*Node, len(have.Nodes)),
 		specs:   make(map[int32]*api.KafkaNodeSpec, len(have.Nodes)),
-		brokers: make(map[int32]*Broker, len(have.Kafka.Brokers)),
+		brokers: make(map[int32]*Broker, len(have.Kafka.Brokers)), leaving: map[int32]bool{},
 	}
+	p.keepLeaving()
 	p.have.Hosts = slices.Clone(have.Hosts) // what this pass gives is counted without changing the caller's facts
 	for i := range p.have.Hosts {
 		p.have.Hosts[i].Claimed = maps.Clone(have.Hosts[i].Claimed)
@@ -79,8 +87,8 @@ func newPass(want cluster.Model, have World, now time.Time) *pass {
 			p.have.Hosts[i].Claimed = map[int32]string{}
 		}
 	}
-	for i := range want.Nodes {
-		p.wanted[want.Nodes[i].ID] = &want.Nodes[i]
+	for i := range p.want.Nodes {
+		p.wanted[p.want.Nodes[i].ID] = &p.want.Nodes[i]
 	}
 	for i := range have.Nodes {
 		p.nodes[have.Nodes[i].Spec.NodeID] = &have.Nodes[i]
@@ -149,10 +157,21 @@ func (p *pass) keepIdentities() {
 			continue
 		}
 		p.block(w.ID, "OtherNode", fmt.Sprintf("node %d is left as it is: %s; put the spec back, or give new nodes other ids", w.ID, why), true)
-		*w = cluster.Node{
-			ID: w.ID, Pool: n.Spec.Pool, Roles: n.Spec.Roles, Process: n.Spec.Process, Dynamic: n.Spec.Dynamic,
-			Volumes: volumesAsTheyAre(&n.Spec), Hosts: w.Hosts, Ports: n.Spec.Ports, Kubernetes: isPod(&n.Spec), Exposures: n.Spec.Exposures,
-		}
+		hosts := w.Hosts
+		*w = asItIs(&n.Spec)
+		w.Hosts = hosts
+	}
+}
+
+// asItIs is the node that a spec makes, so that nothing of it changes.
+func asItIs(is *api.KafkaNodeSpec) cluster.Node {
+	dynamic := maps.Clone(is.Dynamic)
+	for _, key := range ownKeys {
+		delete(dynamic, key)
+	}
+	return cluster.Node{
+		ID: is.NodeID, Pool: is.Pool, Roles: is.Roles, Process: is.Process, Dynamic: dynamic,
+		Volumes: volumesAsTheyAre(is), Ports: is.Ports, Kubernetes: isPod(is), Exposures: is.Exposures,
 	}
 }
 
@@ -176,7 +195,7 @@ func (p *pass) otherNode(w *cluster.Node, is *api.KafkaNodeSpec) string {
 		return fmt.Sprintf("it belongs to pool %s, not to %s", is.Pool, w.Pool)
 	case w.Kubernetes != isPod(is):
 		return "it cannot move between hosts and Kubernetes"
-	case !slices.Equal(w.Process.Volumes, is.Process.Volumes) && (!w.Kubernetes || !begins(w.Process.Volumes, is.Process.Volumes)):
+	case w.Process.Volumes[0] != is.Process.Volumes[0]: // the metadata log is there
 		return fmt.Sprintf("its log directories cannot change from %v to %v", is.Process.Volumes, w.Process.Volumes)
 	case older(w, is) && !p.have.Kafka.Known:
 		return fmt.Sprintf("it was permitted to run %s, and whether it can go back to %s is known only when Kafka can be read", is.Process.Version, w.Process.Version)
@@ -192,19 +211,8 @@ func older(w *cluster.Node, is *api.KafkaNodeSpec) bool {
 	return cluster.CompareVersions(cluster.ReleaseLine(w.Process.Version), cluster.ReleaseLine(is.Process.Version)) < 0
 }
 
-// begins says whether a list begins with another.
-func begins(list, with []string) bool {
-	return len(list) >= len(with) && slices.Equal(list[:len(with)], with)
-}
-
 // live brings everything up to date that never restarts a node.
 func (p *pass) live() {
-	for id := range p.nodes {
-		if _, ok := p.wanted[id]; !ok {
-			p.block(id, "RemovalUnsupported", fmt.Sprintf("node %d is no longer wanted, but this version does not remove nodes yet; it is left as it is: put its pool back to the earlier size", id), true)
-		}
-	}
-	slices.SortStableFunc(p.plan.Blocked, func(a, b Block) int { return int(a.Node) - int(b.Node) })
 	controllers := p.controllerEndpoints()
 	for _, n := range p.existing() {
 		spec := p.spec(n.Spec.NodeID)
@@ -230,6 +238,10 @@ func (p *pass) live() {
 		} else if len(ports) > 0 {
 			maps.Copy(spec.Ports, ports)
 			why = append(why, "ports for new listeners")
+		}
+		if volumes := p.volumesFor(p.wanted[spec.NodeID], &spec); !sameVolumes(volumes, spec.Volumes) {
+			why = append(why, changedVolumes(spec.Volumes, volumes))
+			spec.Volumes = volumes
 		}
 		why = append(why, p.livePod(n, &spec)...)
 		if len(why) > 0 {
@@ -293,7 +305,7 @@ func (p *pass) controllerEndpoints() []string {
 		if !w.Controller() {
 			continue
 		}
-		if _, ok := p.nodes[w.ID]; !ok && p.specs[w.ID] == nil {
+		if _, ok := p.nodes[w.ID]; !ok && p.specs[w.ID] == nil || p.outOfQuorum(w.ID) {
 			continue
 		}
 		spec := p.spec(w.ID)

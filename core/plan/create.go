@@ -119,12 +119,7 @@ func (pl *placer) spec(w *cluster.Node, h *placedHost, ports map[string]int32) *
 		Roles: w.Roles, Revision: pl.p.have.Revision, Process: w.Process, Dynamic: w.Dynamic,
 		Host: h.Name, Rack: h.Spec.Rack, Address: h.Spec.Address, Ports: ports, State: pl.p.want.State,
 	}
-	for _, v := range w.Volumes {
-		spec.Volumes = append(spec.Volumes, api.NodeVolume{
-			Name: v.Name, Size: v.Size,
-			Path: host.Path(root(h.Spec, v), pl.p.want.Namespace, pl.p.want.Name, w.ID, v.Name),
-		})
-	}
+	spec.Volumes = pl.p.volumesFor(w, spec)
 	return spec
 }
 

@@ -27,7 +27,12 @@ func NeedsPlacement(want cluster.Model, nodes []Node, ops []api.Operation, movin
 		return true
 	}
 	return slices.ContainsFunc(nodes, func(n Node) bool {
-		return !slices.ContainsFunc(want.Nodes, func(w cluster.Node) bool { return w.ID == n.Spec.NodeID }) || len(ownKeys(n.Spec.Dynamic)) > 0 || len(leftVolumes(want, &n)) > 0
+		w := nodeOf(want, n.Spec.NodeID)
+		return w == nil || len(leftVolumes(w, &n.Spec)) > 0 || slices.ContainsFunc(ownKeys, func(key string) bool {
+			_, has := n.Spec.Dynamic[key]
+			_, wants := w.Dynamic[key]
+			return has && !wants
+		})
 	})
 }
 
@@ -40,26 +45,21 @@ const (
 	cordonedDirs = "cordoned.log.dirs"
 )
 
-// ownKeys are the keys of the moves among a broker's configuration.
-func ownKeys(dynamic map[string]string) []string {
-	var out []string
-	for _, key := range []string{leaderRate, followerRate, logDirRate, cordonedDirs} {
-		if _, ok := dynamic[key]; ok {
-			out = append(out, key)
-		}
-	}
-	return out
-}
+var ownKeys = []string{leaderRate, followerRate, logDirRate, cordonedDirs}
 
-// leftVolumes are the volumes of a node that its pool no longer has.
-func leftVolumes(want cluster.Model, n *Node) []string {
-	i := slices.IndexFunc(want.Nodes, func(w cluster.Node) bool { return w.ID == n.Spec.NodeID })
+func nodeOf(want cluster.Model, id int32) *cluster.Node {
+	i := slices.IndexFunc(want.Nodes, func(w cluster.Node) bool { return w.ID == id })
 	if i < 0 {
 		return nil
 	}
+	return &want.Nodes[i]
+}
+
+// leftVolumes are the volumes of a node that its pool no longer has.
+func leftVolumes(w *cluster.Node, is *api.KafkaNodeSpec) []string {
 	var out []string
-	for _, v := range n.Spec.Process.Volumes {
-		if !slices.Contains(want.Nodes[i].Process.Volumes, v) {
+	for _, v := range is.Process.Volumes {
+		if !slices.Contains(w.Process.Volumes, v) {
 			out = append(out, v)
 		}
 	}

@@ -41,13 +41,14 @@ type operating struct {
 	states map[int32]api.OperationNodeState
 }
 
-// rolls says whether an Operation brings nodes to a revision.
-func rolls(op *api.Operation) bool { return op.Spec.Type != api.OperationRestart }
+// rolls says whether an Operation restarts nodes to bring them to a revision.
+func rolls(op *api.Operation) bool { return op.Spec.Type != api.OperationRestart && !moves(op) }
 
 func cancelled(op *api.Operation) bool { return op.Spec.Cancelled || op.DeletionTimestamp != nil }
 
 // operations finds the Operation that is active, and lets those end that lead nowhere any more.
 func (p *pass) operations() {
+	p.lookAtMoves()
 	for i := range p.have.Operations {
 		op := &p.have.Operations[i]
 		switch {
@@ -55,19 +56,24 @@ func (p *pass) operations() {
 			if slices.Contains(op.Finalizers, OperationFinalizer) {
 				p.over(op, op.Status.Phase, op.Status.Message)
 			}
-		case rolls(op) && op.Spec.ToRevision != "" && op.Spec.ToRevision != p.have.Revision:
-			p.supersede(op)
+		case op.Spec.Type != api.OperationRestart && op.Spec.ToRevision != "" && op.Spec.ToRevision != p.have.Revision:
+			if !moves(op) || p.supersedeMoves(op) {
+				p.supersede(op)
+			}
 		case cancelled(op):
 			p.cancel(op)
 		case p.op.hold != nil && p.op.hold.Operation == op.Name:
 			p.fail(op)
 		case p.op.active == nil:
 			p.op.active = op
+		case moves(p.op.active) && !moves(op):
+			// What moves takes long, and its moves that are under way go on by themselves.
+			p.op.queued, p.op.active = append(p.op.queued, p.op.active), op
 		default:
 			p.op.queued = append(p.op.queued, op)
 		}
 	}
-	if op := p.op.active; op != nil && rolls(op) && p.op.hold != nil {
+	if op := p.op.active; op != nil && (rolls(op) || op.Spec.Type == api.OperationScale) && p.op.hold != nil {
 		p.holdRevision(nil, fmt.Sprintf("operation %s takes it up again", op.Name))
 	}
 	p.keepRestarts()
@@ -80,6 +86,10 @@ func (p *pass) cancel(op *api.Operation) {
 	word := "was cancelled"
 	if op.DeletionTimestamp != nil && !op.Spec.Cancelled {
 		word = "was deleted"
+	}
+	if moves(op) {
+		p.cancelMoves(op, word)
+		return
 	}
 	if rolls(op) && p.op.hold == nil && p.differs() {
 		p.holdRevision(&api.RevisionHold{Operation: op.Name, Reason: fmt.Sprintf("operation %s %s", op.Name, word), Since: metav1.NewTime(p.now.Truncate(time.Second))}, word)
@@ -138,7 +148,7 @@ func (p *pass) keepRestarts() {
 			continue
 		}
 		mark := n.Spec.Process.Restart
-		if op != nil && about(op, w.ID) {
+		if op != nil && !moves(op) && about(op, w.ID) {
 			mark = p.mark(op, n)
 		}
 		if op != nil && op.Spec.Type == api.OperationRestart {
@@ -185,12 +195,7 @@ func attemptOf(op *api.Operation, id int32) int32 {
 
 // begin decides on an Operation for nodes that differ from the revision.
 func (p *pass) begin(outdated []*Node) {
-	op := &api.Operation{}
-	op.Namespace = p.want.Namespace
-	op.Labels = map[string]string{LabelCluster: p.want.Name}
-	op.Finalizers = []string{OperationFinalizer}
-	op.Spec = api.OperationSpec{ClusterRef: api.ClusterRef{Name: p.want.Name}, Type: p.rolloutType(outdated), ToRevision: p.have.Revision}
-	op.Name = p.freeName(fmt.Sprintf("%s-%s-%s", p.want.Name, strings.ToLower(string(op.Spec.Type)), strings.TrimPrefix(p.have.Revision, p.want.Name+"-")))
+	op := p.newOperation(p.rolloutType(outdated))
 	var why []string
 	for _, n := range outdated {
 		op.Spec.From = append(op.Spec.From, api.OperationOrigin{ID: n.Spec.NodeID, Revision: p.origin(n)})
@@ -200,8 +205,22 @@ func (p *pass) begin(outdated []*Node) {
 	}
 	op.Spec.Reason = someOf(why)
 	p.step(Step{Kind: CreateOperation, Node: -1, Reason: fmt.Sprintf("%d nodes are to change: %s", len(outdated), op.Spec.Reason), Operation: op})
+	if p.op.active != nil {
+		p.op.queued = append(p.op.queued, p.op.active)
+	}
 	p.op.active, p.op.created = op, true
 	p.op.states = p.statesOf(op)
+}
+
+// newOperation is one that the engine makes, to bring the cluster to its revision.
+func (p *pass) newOperation(kind api.OperationType) *api.Operation {
+	op := &api.Operation{}
+	op.Namespace = p.want.Namespace
+	op.Labels = map[string]string{LabelCluster: p.want.Name}
+	op.Finalizers = []string{OperationFinalizer}
+	op.Spec = api.OperationSpec{ClusterRef: api.ClusterRef{Name: p.want.Name}, Type: kind, ToRevision: p.have.Revision}
+	op.Name = p.freeName(fmt.Sprintf("%s-%s-%s", p.want.Name, strings.ToLower(string(kind)), strings.TrimPrefix(p.have.Revision, p.want.Name+"-")))
+	return op
 }
 
 // takeUp records where nodes come from in an Operation that a user made.

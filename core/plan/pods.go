@@ -19,32 +19,17 @@ func (p *pass) podSpec(w *cluster.Node) *api.KafkaNodeSpec {
 		ClusterName: p.want.Name, ClusterID: p.have.ClusterID, NodeID: w.ID, Pool: w.Pool,
 		Roles: w.Roles, Revision: p.have.Revision, Process: w.Process, Dynamic: w.Dynamic,
 		Address: kube.Address(p.want.Namespace, p.want.Name, w.ID), Ports: maps.Clone(w.Ports), State: p.want.State,
-		Volumes: p.podVolumes(w, nil), Exposures: p.podExposures(w, nil),
+		Volumes: p.volumesFor(w, nil), Exposures: p.podExposures(w, nil),
 	}
 }
 
-// podVolumes are the volumes that a node should have: those it has, grown where the spec
-// says so, and new ones behind them. A claim that exists is adopted.
-func (p *pass) podVolumes(w *cluster.Node, have []api.NodeVolume) []api.NodeVolume {
-	out := make([]api.NodeVolume, 0, len(w.Volumes))
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
-		at := slices.IndexFunc(have, func(h api.NodeVolume) bool { return h.Name == v.Name })
-		if at >= 0 {
-			kept := have[at]
-			if v.Size != nil && (kept.Size == nil || kept.Size.Cmp(*v.Size) < 0) {
-				kept.Size = v.Size
-			}
-			out = append(out, kept)
-			continue
-		}
-		claim := p.have.Shared.Claims[w.ID][v.Name]
-		if claim == "" {
-			claim = kube.ClaimName(v.Name, p.want.Name, w.ID, 1)
-		}
-		out = append(out, api.NodeVolume{Name: v.Name, Size: v.Size, Path: kube.VolumePath(v.Name), Claim: claim, StorageClassName: v.StorageClassName})
+// newVolume is a volume that a pod gets. A claim that exists is adopted.
+func (p *pass) newVolume(w *cluster.Node, v *api.Volume) api.NodeVolume {
+	claim := p.have.Shared.Claims[w.ID][v.Name]
+	if claim == "" {
+		claim = kube.ClaimName(v.Name, p.want.Name, w.ID, 1)
 	}
-	return out
+	return api.NodeVolume{Name: v.Name, Size: v.Size, Path: kube.VolumePath(v.Name), Claim: claim, StorageClassName: v.StorageClassName}
 }
 
 // podPorts are the ports that a pod does not have yet. It has every port for itself, so a
@@ -120,14 +105,6 @@ func (p *pass) livePod(n *Node, spec *api.KafkaNodeSpec) (why []string) {
 	if !w.Kubernetes {
 		return nil
 	}
-	if volumes := p.podVolumes(w, spec.Volumes); !sameVolumes(volumes, spec.Volumes) {
-		if len(volumes) > len(spec.Volumes) {
-			why = append(why, "volumes are added")
-		} else {
-			why = append(why, "volumes grow")
-		}
-		spec.Volumes = volumes
-	}
 	if exposures := p.podExposures(w, n); !slices.EqualFunc(exposures, spec.Exposures, sameExposure) {
 		spec.Exposures = exposures
 		why = append(why, "how its listeners are exposed changed")
@@ -185,10 +162,10 @@ func (p *pass) ungiven(n *Node) string {
 	return ""
 }
 
-// noteDirectories notes the ids of a pod's log directories: an empty volume without a noted
+// noteDirectories notes the ids of a node's log directories: an empty volume without a noted
 // id was never used. What is known of a silent node may be that of volumes it no longer has.
 func (p *pass) noteDirectories(n *Node, spec *api.KafkaNodeSpec) (noted bool) {
-	if !p.wanted[spec.NodeID].Kubernetes || n.Status.State == api.NodeUnknown || spec.Volumes[0].Claim != n.Spec.Volumes[0].Claim {
+	if n.Status.State == api.NodeUnknown || spec.Volumes[0].Claim != n.Spec.Volumes[0].Claim {
 		return false
 	}
 	for i := range spec.Volumes {
@@ -207,7 +184,12 @@ func (p *pass) noteDirectories(n *Node, spec *api.KafkaNodeSpec) (noted bool) {
 // being formatted, a new volume could not be told from one that was emptied.
 func (p *pass) unformatted(n *Node) string {
 	w, spec := p.wanted[n.Spec.NodeID], p.spec(n.Spec.NodeID)
-	if !w.Kubernetes || len(w.Process.Volumes) <= len(n.Spec.Process.Volumes) || spec.Storage == nil || n.Status.State == api.NodePending {
+	for _, name := range w.Process.Volumes {
+		if !slices.ContainsFunc(spec.Volumes, func(v api.NodeVolume) bool { return v.Name == name }) {
+			return fmt.Sprintf("node %d gets its new volume %s when its host is enrolled again", w.ID, name)
+		}
+	}
+	if len(w.Process.Volumes) <= len(n.Spec.Process.Volumes) || spec.Storage == nil || n.Status.State == api.NodePending {
 		return ""
 	}
 	for _, v := range spec.Volumes[:len(n.Spec.Process.Volumes)] {
@@ -221,7 +203,7 @@ func (p *pass) unformatted(n *Node) string {
 // onlyAdded says that all that is empty of a node are volumes that were never used, while the
 // metadata log is where it was.
 func (p *pass) onlyAdded(n *Node) bool {
-	if !p.wanted[n.Spec.NodeID].Kubernetes || len(n.Status.Volumes) == 0 || metadataEmpty(n) {
+	if len(n.Status.Volumes) == 0 || metadataEmpty(n) {
 		return false
 	}
 	for _, found := range n.Status.Volumes {

@@ -389,7 +389,7 @@ func TestAPodThatIsAskedToBeAnotherIsHeld(t *testing.T) {
 	settle(t, w, m, 100)
 	before := w.See().Nodes
 	for what, change := range map[string]func(n *cluster.Node){
-		"fewer volumes": func(n *cluster.Node) { n.Volumes, n.Process.Volumes = n.Volumes[:1], n.Process.Volumes[:1] },
+		"another first volume": func(n *cluster.Node) { n.Volumes, n.Process.Volumes = n.Volumes[1:], n.Process.Volumes[1:] },
 		"other roles":   func(n *cluster.Node) { n.Roles, n.Exposures = []api.Role{api.RoleBroker}, nil },
 		"a host": func(n *cluster.Node) {
 			n.Kubernetes, n.Process.Image, n.Process.Package, n.Hosts.MaxPerHost = false, "", "sha256:1", 9

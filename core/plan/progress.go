@@ -26,6 +26,12 @@ func (p *pass) statesOf(op *api.Operation) map[int32]api.OperationNodeState {
 		return nil
 	}
 	states := map[int32]api.OperationNodeState{}
+	if moves(op) {
+		for _, id := range op.Spec.Nodes {
+			states[id] = p.moveState(op, id)
+		}
+		return states
+	}
 	for _, id := range p.nodesOf(op) {
 		states[id] = p.stateOf(op, id)
 	}
@@ -127,6 +133,9 @@ func (p *pass) statusOf(op *api.Operation, phase api.OperationPhase, message str
 	if op.Status.Phase.Final() {
 		return *op.Status.DeepCopy() // history is not written anew
 	}
+	if moves(op) {
+		return p.moveStatus(op, phase, message)
+	}
 	before := op.Status
 	st := api.OperationStatus{ObservedGeneration: op.Generation, Phase: phase, Message: message, StartedAt: before.StartedAt, FinishedAt: before.FinishedAt}
 	for _, id := range p.nodesOf(op) {
@@ -139,6 +148,9 @@ func (p *pass) statusOf(op *api.Operation, phase api.OperationPhase, message str
 		if n.StartedAt != nil && (st.StartedAt == nil || n.StartedAt.Before(st.StartedAt)) {
 			st.StartedAt = n.StartedAt
 		}
+	}
+	if op == p.op.active && p.moving.asked {
+		p.tellMoves(op, &st)
 	}
 	p.countFinalization(op, &st)
 	if st.Steps.Total > 0 {
@@ -235,6 +247,12 @@ func (p *pass) reportActive() {
 	}
 	p.report(op, phase, message)
 	st := &p.plan.Operations[len(p.plan.Operations)-1].Status
+	if moves(op) {
+		if p.moveGate().phase == api.OperationPending && p.want.Rollout.Approval == api.ApprovalManual && op.Spec.Begun == nil {
+			st.PlanDigest, st.Plan = p.moveDigest(op), p.shownMoves(op)
+		}
+		return
+	}
 	st.Point = p.gate().point
 	if p.want.Rollout.Approval == api.ApprovalManual && op.Spec.ApprovedPlan != digest(op) {
 		st.PlanDigest, st.Plan = digest(op), p.shown(op)
@@ -264,6 +282,9 @@ func (p *pass) phaseOf(op *api.Operation) (phase api.OperationPhase, message str
 	}
 	if p.op.hold != nil && p.op.hold.Operation == op.Name {
 		return api.OperationRunning, p.op.hold.Reason, false
+	}
+	if moves(op) {
+		return p.movePhase(op)
 	}
 	waiting, running := 0, []int32{}
 	for id, state := range p.statesOf(op) {

@@ -28,7 +28,7 @@ func (p *pass) voters() {
 		}
 	}
 	for _, n := range p.existing() {
-		if p.wanted[n.Spec.NodeID].Controller() && p.addVoter(n) {
+		if p.wanted[n.Spec.NodeID].Controller() && !p.leaving[n.Spec.NodeID] && p.addVoter(n) {
 			return
 		}
 	}

@@ -22,18 +22,18 @@ const startingPatience = 2 * time.Minute
 func (p *pass) roll() {
 	outdated := p.outdated()
 	if len(outdated) == 0 {
-		if p.op.active != nil {
+		if p.op.active != nil && !moves(p.op.active) {
 			p.giveBackFailed(p.gate()) // it may be the last one that failed
 		}
 		p.waitForUnsettled()
 		return
 	}
-	held := p.op.hold != nil && p.op.active == nil
+	held := p.op.hold != nil && (p.op.active == nil || moves(p.op.active))
 	if held {
-		p.block(-1, "Held", fmt.Sprintf("revision %s reaches no further node: %s; change the spec, go back with castellan rollback %s, or go on with castellan retry %s", p.have.Revision, p.op.hold.Reason, p.want.Name, p.op.hold.Operation), true)
+		p.block(-1, "Held", p.heldWords(), true)
 		return
 	}
-	if p.op.active == nil {
+	if p.op.active == nil || moves(p.op.active) {
 		p.begin(outdated)
 	}
 	p.takeUp(outdated)
@@ -41,6 +41,8 @@ func (p *pass) roll() {
 	var healthy []*Node
 	for _, n := range outdated {
 		switch free := p.free(n); {
+		case p.holdsLeftVolume(n):
+			p.block(n.Spec.NodeID, "EmptyingLogDir", fmt.Sprintf("node %d loses its volume when no replica is left there", n.Spec.NodeID), false)
 		case gate.lets(n, free) && free:
 			p.update(n)
 		case !free:
@@ -58,6 +60,10 @@ func (p *pass) roll() {
 			p.plan.Upcoming = append(p.plan.Upcoming, Step{Kind: UpdateProcess, Node: w.ID, Reason: changeReason(n.Spec.Process, w.Process)})
 		}
 	}
+}
+
+func (p *pass) heldWords() string {
+	return fmt.Sprintf("revision %s reaches no further node: %s; change the spec, go back with castellan rollback %s, or go on with castellan retry %s", p.have.Revision, p.op.hold.Reason, p.want.Name, p.op.hold.Operation)
 }
 
 // updating says whether this pass already decided the node's new process.
@@ -271,6 +277,9 @@ func (p *pass) whyUnknown() string {
 func (p *pass) down() map[int32]bool {
 	down := map[int32]bool{}
 	for _, n := range p.existing() {
+		if p.leaving[n.Spec.NodeID] && n.Spec.State == api.StateStopped {
+			continue // it is not coming back, and held nothing
+		}
 		if p.updatingNow(n) || p.evicting(n) || (!settled(n) && !p.lame(n)) {
 			down[n.Spec.NodeID] = true
 		}

@@ -72,7 +72,7 @@ func stopped(n *Node) bool {
 // startAll starts every stopped node.
 func (p *pass) startAll() {
 	for i := range p.have.Nodes {
-		if spec := p.spec(p.have.Nodes[i].Spec.NodeID); spec.State == api.StateStopped {
+		if spec := p.spec(p.have.Nodes[i].Spec.NodeID); spec.State == api.StateStopped && !p.leaving[spec.NodeID] {
 			spec.State = api.StateRunning
 			p.write(StartNode, spec, "spec.state is Running")
 		}

@@ -140,8 +140,8 @@ func (p *pass) answer(id string) {
 		return
 	}
 	for _, n := range p.existing() {
-		if n.Status.Nonce == "" || p.answered(n) {
-			continue
+		if n.Status.Nonce == "" || p.answered(n) || p.leaving[n.Spec.NodeID] {
+			continue // an empty disk of a node that leaves is no loss, and nothing new begins there
 		}
 		p.answerOne(n, id)
 	}

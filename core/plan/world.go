@@ -53,6 +53,8 @@ type Memo struct {
 	Operation string
 	Request   string
 	Proposal  balance.Proposal
+	// Planned is when.
+	Planned time.Time
 	// Rounds is how often it was planned anew.
 	Rounds int
 	// UnderMinISR is how many partitions were under min.insync.replicas when moving began.

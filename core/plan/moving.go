@@ -1,0 +1,448 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/balance"
+	"castellan.dev/castellan/core/cluster"
+)
+
+const (
+	// moveAgain is how soon moves are looked at again.
+	moveAgain = 2 * time.Second
+	// fenceAgain is how soon a broker that is about to be fenced is.
+	fenceAgain = 2 * time.Second
+	// planAgain is how long a proposal stands that is refused or goes no further.
+	planAgain = 20 * time.Second
+	// stalledPatience is how long moves may wait for a broker that is gone before they are taken back.
+	stalledPatience = time.Minute
+	// mostRounds is how often a Rebalance is planned anew: what topics gain meanwhile could go on for ever.
+	mostRounds = 5
+)
+
+// moving is what a pass knows of replicas on their way.
+type moving struct {
+	needed bool
+	// facts with what leaves marked; nil when they are not known.
+	facts *balance.Cluster
+	// ours are the partitions on their way whose topics are recorded as ours.
+	ours []balance.PartitionRef
+	// request of the active Operation, if it has something to move; memo holds its proposal.
+	asked   bool
+	request balance.Request
+	memo    *Memo
+	step    balance.Step
+	// done says that nothing is left to move for the active Operation.
+	done bool
+	// takeBack are partitions whose moves nobody wants any more.
+	takeBack map[balance.PartitionRef]bool
+	// spec is the configuration of nodes as the spec wants it, by node.
+	spec map[int32]map[string]string
+	// rate in bytes per second that each broker may receive and send; zero is no throttle.
+	rate int64
+}
+
+// lookAtMoves finds what of ours is on its way.
+func (p *pass) lookAtMoves() {
+	m := &p.moving
+	m.takeBack, m.spec = map[balance.PartitionRef]bool{}, map[int32]map[string]string{}
+	m.needed = len(p.leaving) > 0 || NeedsPlacement(p.want, p.have.Nodes, p.have.Operations, p.have.Moving)
+	if !m.needed || !p.have.Kafka.Known || p.have.Kafka.Placement == nil {
+		return
+	}
+	c := *p.have.Kafka.Placement
+	c.Brokers = slices.Clone(c.Brokers)
+	m.facts = &c
+	recorded := map[string]bool{}
+	for _, t := range p.have.Moving {
+		recorded[t] = true
+	}
+	for i := range c.Topics {
+		if !recorded[c.Topics[i].Name] {
+			continue
+		}
+		for j := range c.Topics[i].Partitions {
+			if slices.ContainsFunc(c.Topics[i].Partitions[j].Replicas, onItsWay) {
+				m.ours = append(m.ours, balance.PartitionRef{Topic: c.Topics[i].Name, Partition: int32(j)})
+			}
+		}
+	}
+	for _, copied := range c.Copies {
+		ref := balance.PartitionRef{Topic: copied.Topic, Partition: copied.Partition}
+		if recorded[copied.Topic] && !slices.Contains(m.ours, ref) {
+			m.ours = append(m.ours, ref)
+		}
+	}
+}
+
+func onItsWay(r balance.Replica) bool { return r.State&(balance.Adding|balance.Removing) != 0 }
+
+// prepareMoves plans the moves of the active Operation, and wants of brokers what moving needs.
+func (p *pass) prepareMoves() {
+	p.beginScale()
+	m := &p.moving
+	if m.facts != nil {
+		p.markBrokers()
+		if m.request, m.asked = p.request(p.op.active); m.asked {
+			p.propose()
+		}
+	}
+	p.wantOwnKeys()
+}
+
+// markBrokers says which brokers take no replica.
+func (p *pass) markBrokers() {
+	op := p.op.active
+	for i := range p.moving.facts.Brokers {
+		b := &p.moving.facts.Brokers[i]
+		if !p.leaving[b.ID] && !p.drains(b.ID) {
+			continue
+		}
+		b.Cordoned = true
+		b.Leaving = p.leaving[b.ID] && op != nil && op.Spec.Type == api.OperationScale && about(op, b.ID)
+	}
+}
+
+// drains says whether the active Operation empties a broker that stays.
+func (p *pass) drains(id int32) bool {
+	op := p.op.active
+	return op != nil && op.Spec.Type == api.OperationDrain && slices.Contains(op.Spec.Nodes, id) && about(op, id)
+}
+
+// beginScale makes an Operation for nodes that leave, and for brokers that are to be filled.
+func (p *pass) beginScale() {
+	if p.op.active != nil || p.op.hold != nil || !p.have.Kafka.Known || p.have.ClusterID == "" || p.differs() {
+		return
+	}
+	var nodes []int32
+	var words []string
+	for _, n := range p.leavers() {
+		nodes = append(nodes, n.Spec.NodeID)
+		words = append(words, fmt.Sprintf("node %d leaves", n.Spec.NodeID))
+	}
+	empty := p.emptyBrokers()
+	for i := range p.want.Nodes {
+		id := p.want.Nodes[i].ID
+		_, exists := p.nodes[id]
+		switch {
+		case slices.Contains(empty, id):
+			words = append(words, fmt.Sprintf("broker %d is filled", id))
+		case !exists && len(p.leaving) > 0:
+			words = append(words, fmt.Sprintf("node %d comes", id))
+		default:
+			continue
+		}
+		nodes = append(nodes, id)
+	}
+	if len(p.leaving) == 0 && len(empty) == 0 {
+		return
+	}
+	p.createScale(nodes, words)
+}
+
+func (p *pass) createScale(nodes []int32, words []string) {
+	op := p.newOperation(api.OperationScale)
+	op.Spec.Nodes, op.Spec.Reason = nodes, someOf(words)
+	p.step(Step{Kind: CreateOperation, Node: -1, Reason: op.Spec.Reason, Operation: op})
+	p.op.active, p.op.created = op, true
+	p.op.states = p.statesOf(op)
+}
+
+// emptyBrokers are brokers that hold nothing yet and are to be filled, once for each revision.
+func (p *pass) emptyBrokers() []int32 {
+	k := &p.have.Kafka
+	if !p.want.Balance.FillNewBrokers || !k.PartitionsKnown {
+		return nil
+	}
+	var out []int32
+	holders := p.holders()
+	if len(holders) == 0 {
+		return nil
+	}
+	for _, n := range p.existing() {
+		id := n.Spec.NodeID
+		b := p.brokers[id]
+		if p.leaving[id] || !p.wanted[id].Broker() || holders[id] || !settled(n) || b == nil || b.Fenced || p.scaledBefore(id) {
+			continue
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+// scaledBefore says whether an Operation to this revision was about the node already.
+func (p *pass) scaledBefore(id int32) bool {
+	return slices.ContainsFunc(p.have.Operations, func(op api.Operation) bool {
+		return op.Spec.Type == api.OperationScale && op.Spec.ToRevision == p.have.Revision && slices.Contains(op.Spec.Nodes, id)
+	})
+}
+
+// holders are the brokers that hold a replica.
+func (p *pass) holders() map[int32]bool {
+	out := map[int32]bool{}
+	topics := p.have.Kafka.Topics
+	for i := range topics {
+		for j := range topics[i].Partitions {
+			for _, id := range topics[i].Partitions[j].Replicas {
+				out[id] = true
+			}
+		}
+	}
+	return out
+}
+
+// request is what an Operation wants of replicas; false when there is nothing (more).
+func (p *pass) request(op *api.Operation) (balance.Request, bool) {
+	r := balance.Request{Headroom: p.headroom()}
+	if op == nil || cancelled(op) {
+		return r, false
+	}
+	switch op.Spec.Type {
+	case api.OperationScale:
+		return p.scaleRequest(op, r)
+	case api.OperationDrain:
+		r.Mode = balance.Drain
+		for _, id := range op.Spec.Nodes {
+			if w := p.wanted[id]; w != nil && w.Broker() && about(op, id) {
+				r.Brokers = append(r.Brokers, id)
+			}
+		}
+		return r, len(r.Brokers) > 0
+	case api.OperationRebalance:
+		return p.rebalanceRequest(op, r), true
+	default:
+		return p.emptyLogDirs(r)
+	}
+}
+
+func (p *pass) scaleRequest(op *api.Operation, r balance.Request) (balance.Request, bool) {
+	for _, n := range p.leavers() {
+		if id := n.Spec.NodeID; about(op, id) && slices.Contains(n.Spec.Roles, api.RoleBroker) && p.holdsReplica(id) {
+			r.Mode = balance.Drain
+			r.Brokers = append(r.Brokers, id)
+		}
+	}
+	if len(r.Brokers) > 0 || !p.want.Balance.FillNewBrokers {
+		slices.Sort(r.Brokers)
+		return r, len(r.Brokers) > 0
+	}
+	r.Mode = balance.Fill
+	for _, id := range op.Spec.Nodes {
+		if w := p.wanted[id]; w != nil && !p.leaving[id] && w.Broker() && about(op, id) && p.nodes[id] != nil && settled(p.nodes[id]) {
+			r.Brokers = append(r.Brokers, id)
+		}
+	}
+	return r, len(r.Brokers) > 0
+}
+
+func (p *pass) rebalanceRequest(op *api.Operation, r balance.Request) balance.Request {
+	ask := op.Spec.Rebalance
+	if ask == nil { // the schema does not let it be; a request of no mode is refused with words
+		return r
+	}
+	r.Mode, r.Brokers, r.Topics = balance.Mode(ask.Mode), ask.Brokers, ask.Topics
+	if ask.ReplicationFactor != nil {
+		r.Factors = map[string]int{}
+		for _, t := range ask.Topics {
+			r.Factors[t] = int(*ask.ReplicationFactor)
+		}
+		r.Topics = nil
+	}
+	if ask.RepairLogDirs {
+		for _, b := range p.moving.facts.Brokers {
+			for _, d := range b.LogDirs {
+				if d.Offline && (len(ask.Brokers) == 0 || slices.Contains(ask.Brokers, b.ID)) {
+					r.Empty = append(r.Empty, balance.DirRef{Broker: b.ID, Path: d.Path})
+				}
+			}
+		}
+	}
+	return r
+}
+
+func (p *pass) headroom() float64 {
+	percent := p.want.Balance.HeadroomPercent
+	switch {
+	case percent == nil:
+		return balance.DefaultHeadroom
+	case *percent == 0:
+		return 1e-9 // zero means the default there
+	default:
+		return float64(*percent) / 100
+	}
+}
+
+func (p *pass) limits() balance.Limits {
+	b := &p.want.Balance
+	perBroker, perCluster := int(b.CopiesPerBroker), int(b.CopiesPerCluster)
+	if perBroker == 0 {
+		perBroker = 5
+	}
+	if perCluster == 0 {
+		perCluster = 100
+	}
+	return balance.Limits{
+		In: perBroker, Out: perBroker, Cluster: perCluster, Orders: 1000,
+		Headroom: p.headroom(), UnderMinISR: p.moving.memo.UnderMinISR,
+	}
+}
+
+// propose plans the moves, or goes on with what an earlier pass planned, and says what may start.
+func (p *pass) propose() {
+	m := &p.moving
+	key := fmt.Sprintf("%+v", m.request)
+	old := p.have.Memo
+	if old != nil && old.Operation == p.op.active.Name && old.Request == key {
+		memo := *old
+		m.memo = &memo
+	} else {
+		m.memo = &Memo{Operation: p.op.active.Name, Request: key, UnderMinISR: balance.UnderMinISR(m.facts)}
+		p.planMoves()
+	}
+	m.step = balance.Next(&m.memo.Proposal, m.facts, p.limits())
+	p.replan()
+	if len(m.step.Stalled) == 0 {
+		m.memo.StalledSince = time.Time{}
+	} else if m.memo.StalledSince.IsZero() {
+		m.memo.StalledSince = p.now
+	}
+}
+
+func (p *pass) planMoves() {
+	m := &p.moving
+	m.memo.Proposal, m.memo.Planned = balance.Plan(m.facts, m.request), p.now
+}
+
+// replan plans anew when the proposal is done, does not fit any more or was refused a while ago.
+func (p *pass) replan() {
+	m := &p.moving
+	s, waited := &m.step, p.now.Sub(m.memo.Planned) >= planAgain
+	switch {
+	case len(m.memo.Proposal.Problems) > 0:
+		if !waited {
+			return
+		}
+	case s.Finished:
+		if m.memo.Planned.Equal(p.now) {
+			m.done = m.memo.Proposal.Empty() && len(m.memo.Proposal.Deferred) == 0
+			return
+		}
+	case !waited || !s.Stuck && (len(s.Stale) == 0 || s.Running > 0):
+		return
+	}
+	last := m.memo.Rounds >= mostRounds && m.request.Mode != balance.Drain && s.Finished
+	m.memo.Rounds++
+	p.planMoves()
+	if last {
+		m.memo.Proposal, m.done = balance.Proposal{}, true
+	}
+	m.step = balance.Next(&m.memo.Proposal, m.facts, p.limits())
+	m.done = m.done || m.step.Finished && m.memo.Proposal.Empty() && len(m.memo.Proposal.Problems)+len(m.memo.Proposal.Deferred) == 0
+}
+
+// refused says why nothing can be moved as it was asked for, empty when it can.
+func (p *pass) refused() string {
+	m := &p.moving
+	if m.memo == nil || len(m.memo.Proposal.Problems) == 0 {
+		return ""
+	}
+	var words []string
+	for _, problem := range m.memo.Proposal.Problems {
+		words = append(words, problem.Message)
+	}
+	return someOf(words)
+}
+
+// wantOwnKeys wants of brokers what moving needs of them: throttles, and to take no replica.
+// They are recorded in the nodes' specs before they are set, and forgotten after they are gone.
+func (p *pass) wantOwnKeys() {
+	m, op := &p.moving, p.op.active
+	begun := op != nil && op.Spec.Begun != nil && !cancelled(op)
+	if begun {
+		m.rate = p.rate(op)
+	}
+	var involved map[int32]bool
+	local := false
+	if begun && m.asked && !m.done {
+		involved, local = involvedIn(&m.memo.Proposal), m.memo.Proposal.LocalBytes > 0
+	}
+	for _, n := range p.existing() {
+		id := n.Spec.NodeID
+		own := map[string]string{}
+		if begun && (p.leaving[id] && op.Spec.Type == api.OperationScale && about(op, id) || p.drains(id)) && p.cordons() {
+			own[cordonedDirs] = "*"
+		} else if dirs := p.cordonedVolumes(n); begun && dirs != "" && p.cordons() {
+			own[cordonedDirs] = dirs
+		}
+		if m.rate > 0 && involved[id] {
+			own[leaderRate], own[followerRate] = strconv.FormatInt(m.rate, 10), strconv.FormatInt(m.rate, 10)
+			if local {
+				own[logDirRate] = strconv.FormatInt(m.rate, 10)
+			}
+		}
+		if len(m.ours) > 0 && (!begun || !m.asked) || m.needed && m.facts == nil {
+			p.keepRates(n, own) // what is under way keeps its throttle to its end
+		}
+		p.addDynamic(id, own)
+	}
+}
+
+// involvedIn are the brokers that send or receive something of a proposal.
+func involvedIn(proposal *balance.Proposal) map[int32]bool {
+	out := map[int32]bool{}
+	for i := range proposal.Moves {
+		for _, list := range [][]int32{proposal.Moves[i].From, proposal.Moves[i].To} {
+			for _, id := range list {
+				out[id] = true
+			}
+		}
+	}
+	return out
+}
+
+func (p *pass) keepRates(n *Node, own map[string]string) {
+	for _, key := range []string{leaderRate, followerRate, logDirRate} {
+		if value, ok := n.Spec.Dynamic[key]; ok {
+			own[key] = value
+		}
+	}
+}
+
+// addDynamic wants keys of a broker beside those of the spec, which come first.
+func (p *pass) addDynamic(id int32, own map[string]string) {
+	w := p.wanted[id]
+	if len(own) == 0 || !w.Broker() {
+		return
+	}
+	p.moving.spec[id] = w.Dynamic
+	maps.Copy(own, w.Dynamic)
+	w.Dynamic = own
+}
+
+func (p *pass) rate(op *api.Operation) int64 {
+	switch {
+	case op.Spec.BytesPerSecond != nil:
+		return op.Spec.BytesPerSecond.Value()
+	case p.want.Balance.BytesPerSecond != nil:
+		return p.want.Balance.BytesPerSecond.Value()
+	default:
+		return 0
+	}
+}
+
+// cordons says whether brokers know to take no new replica.
+func (p *pass) cordons() bool {
+	return cluster.CompareVersions(cluster.ReleaseLine(p.want.Version), "4.3") >= 0 && finalizedLine(p.have.Kafka.MetadataVersion, "4.3")
+}
+
+// finalizedLine says whether a metadata.version such as 4.3-IV0 is of a release line or a later one.
+func finalizedLine(finalized, line string) bool {
+	of, _, ok := strings.Cut(finalized, "-IV")
+	return ok && cluster.CompareVersions(of, line) >= 0
+}

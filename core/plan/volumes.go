@@ -1,0 +1,154 @@
+package plan
+
+import (
+	"slices"
+
+	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/balance"
+	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/host"
+)
+
+// volumesFor are the volumes that a node should have: those it has, grown where the spec says
+// so, and new ones behind them. One that its pool no longer has stays until its process has
+// it no more; its data stays for good.
+func (p *pass) volumesFor(w *cluster.Node, is *api.KafkaNodeSpec) []api.NodeVolume {
+	var out []api.NodeVolume
+	named := func(name string) bool {
+		return slices.ContainsFunc(out, func(v api.NodeVolume) bool { return v.Name == name })
+	}
+	if is != nil {
+		for _, have := range is.Volumes {
+			i := slices.IndexFunc(w.Volumes, func(v api.Volume) bool { return v.Name == have.Name })
+			switch {
+			case i >= 0:
+				if size := w.Volumes[i].Size; w.Kubernetes && size != nil && (have.Size == nil || have.Size.Cmp(*size) < 0) {
+					have.Size = size
+				}
+				out = append(out, have)
+			case slices.Contains(p.processOf(is).Volumes, have.Name):
+				out = append(out, have)
+			}
+		}
+	}
+	for i := range w.Volumes {
+		v := &w.Volumes[i]
+		if named(v.Name) {
+			continue
+		}
+		if w.Kubernetes {
+			out = append(out, p.newVolume(w, v))
+		} else if at := p.hostOf(is); at != nil {
+			out = append(out, api.NodeVolume{Name: v.Name, Size: v.Size, Path: host.Path(root(at.Spec, *v), p.want.Namespace, p.want.Name, w.ID, v.Name)})
+		}
+	}
+	return out
+}
+
+// processOf is what a node was last permitted to run, so that it may still be running it.
+func (p *pass) processOf(is *api.KafkaNodeSpec) *api.ProcessSpec {
+	if n, ok := p.nodes[is.NodeID]; ok {
+		return &n.Spec.Process
+	}
+	return &is.Process
+}
+
+func (p *pass) hostOf(is *api.KafkaNodeSpec) *Host {
+	if is == nil {
+		return nil
+	}
+	i := slices.IndexFunc(p.have.Hosts, func(h Host) bool { return h.Name == is.Host })
+	if i < 0 {
+		return nil
+	}
+	return &p.have.Hosts[i]
+}
+
+// changedVolumes says in stable words what changes of a node's volumes.
+func changedVolumes(before, after []api.NodeVolume) string {
+	switch {
+	case len(after) > len(before):
+		return "volumes are added"
+	case len(after) < len(before):
+		return "volumes that it no longer uses are let go; their data is kept"
+	default:
+		return "volumes grow"
+	}
+}
+
+// emptyLogDirs asks for the log dirs to be emptied that nodes are to lose.
+func (p *pass) emptyLogDirs(r balance.Request) (balance.Request, bool) {
+	r.Mode = balance.Disks
+	for _, n := range p.existing() {
+		for _, dir := range p.leftDirs(n) {
+			r.Brokers = append(r.Brokers, n.Spec.NodeID)
+			r.Empty = append(r.Empty, dir)
+		}
+	}
+	r.Brokers = slices.Compact(r.Brokers)
+	return r, slices.ContainsFunc(r.Empty, p.holdsInDir)
+}
+
+// leftDirs are the log dirs of a broker that its pool no longer has.
+func (p *pass) leftDirs(n *Node) []balance.DirRef {
+	var out []balance.DirRef
+	w := p.wanted[n.Spec.NodeID]
+	if !w.Broker() {
+		return nil
+	}
+	for _, name := range leftVolumes(w, &n.Spec) {
+		i := slices.IndexFunc(n.Spec.Volumes, func(v api.NodeVolume) bool { return v.Name == name })
+		if i >= 0 {
+			out = append(out, balance.DirRef{Broker: n.Spec.NodeID, Path: n.Spec.Volumes[i].Path})
+		}
+	}
+	return out
+}
+
+// holdsInDir says whether a replica is in a log dir, or on its way there.
+func (p *pass) holdsInDir(dir balance.DirRef) bool {
+	c := p.moving.facts
+	b := slices.IndexFunc(c.Brokers, func(b balance.Broker) bool { return b.ID == dir.Broker })
+	if b < 0 {
+		return false
+	}
+	at := int16(slices.IndexFunc(c.Brokers[b].LogDirs, func(d balance.LogDir) bool { return d.Path == dir.Path })) //nolint:gosec // few
+	if at < 0 {
+		return false
+	}
+	for i := range c.Topics {
+		for j := range c.Topics[i].Partitions {
+			for _, r := range c.Topics[i].Partitions[j].Replicas {
+				if r.Broker == dir.Broker && (r.Dir == at || r.State.Has(balance.Offline)) {
+					return true
+				}
+			}
+		}
+	}
+	return slices.ContainsFunc(c.Copies, func(f balance.Copy) bool { return f.Broker == dir.Broker && f.Dir == at })
+}
+
+// holdsLeftVolume says whether a broker may not lose a volume yet: something is there, or
+// nobody knows.
+func (p *pass) holdsLeftVolume(n *Node) bool {
+	dirs := p.leftDirs(n)
+	if len(dirs) == 0 {
+		return false
+	}
+	if p.moving.facts == nil {
+		return true
+	}
+	return slices.ContainsFunc(dirs, p.holdsInDir)
+}
+
+// cordonedVolumes are the log dirs of a broker that it is to lose, as Kafka writes lists.
+func (p *pass) cordonedVolumes(n *Node) string {
+	text := ""
+	for _, dir := range p.leftDirs(n) {
+		if text != "" {
+			text += ","
+		}
+		text += dir.Path
+	}
+	return text
+}
