@@ -39,6 +39,9 @@ func TestOperationsPort(t *testing.T) {
 	o.dismissed()
 	o.ofAnother()
 	o.held()
+	o.moves()
+	o.moved()
+	o.schema()
 	o.leftBehind()
 }
 

@@ -41,6 +41,8 @@ func (y *yard) refusedOperations() {
 		"spec.toRevision: KafkaCluster orders has no ClusterRevision orders-7; there are orders-1":  {Type: api.OperationRollout, ToRevision: "orders-7"},
 		"spec.toRevision: a Rollout needs the revision that nodes are brought to":                   {Type: api.OperationRollout},
 		"spec.toRevision: a restart leads to no revision":                                           {Type: api.OperationRestart, ToRevision: "orders-1"},
+		"spec.type: an Operation Scale is made by Castellan":                                        {Type: api.OperationScale},
+		"spec.rebalance.brokers[0]: KafkaCluster orders has no broker 5; its brokers are 0, 1, 2":   {Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceFill, Brokers: []int32{5}}},
 	} {
 		err := y.c.Create(y.t.Context(), operation("bad", spec))
 		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), text) {
