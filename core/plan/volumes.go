@@ -7,6 +7,7 @@ import (
 	"castellan.dev/castellan/core/balance"
 	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/host"
+	"castellan.dev/castellan/core/layout"
 )
 
 // volumesFor are the volumes that a node should have: those it has, grown where the spec says
@@ -99,7 +100,7 @@ func (p *pass) leftDirs(n *Node) []balance.DirRef {
 	for _, name := range leftVolumes(w, &n.Spec) {
 		i := slices.IndexFunc(n.Spec.Volumes, func(v api.NodeVolume) bool { return v.Name == name })
 		if i >= 0 {
-			out = append(out, balance.DirRef{Broker: n.Spec.NodeID, Path: n.Spec.Volumes[i].Path})
+			out = append(out, balance.DirRef{Broker: n.Spec.NodeID, Path: layout.DataDir(layout.Volume{Path: n.Spec.Volumes[i].Path})})
 		}
 	}
 	return out
