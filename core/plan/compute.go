@@ -44,6 +44,7 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p.finalize()
 	p.doMoves()
 	p.leave()
+	p.dismiss()
 	p.leaders()
 	p.reportActive()
 	p.plan.Spare = p.spare()

@@ -32,7 +32,7 @@ func (p *pass) keepLeaving() {
 func (p *pass) leavers() []*Node {
 	var out []*Node
 	for _, n := range p.existing() {
-		if p.leaving[n.Spec.NodeID] {
+		if p.leaving[n.Spec.NodeID] && !p.retired(n.Spec.NodeID) {
 			out = append(out, n)
 		}
 	}

@@ -117,7 +117,7 @@ func (p *pass) drains(id int32) bool {
 
 // beginScale makes an Operation for nodes that leave, and for brokers that are to be filled.
 func (p *pass) beginScale() {
-	if p.op.active != nil || p.op.hold != nil || !p.have.Kafka.Known || p.have.ClusterID == "" || p.differs() {
+	if p.op.active != nil && !p.idleUpgrade(p.op.active) || p.op.hold != nil || !p.have.Kafka.Known || p.have.ClusterID == "" || p.differs() {
 		return
 	}
 	var nodes []int32
@@ -133,14 +133,14 @@ func (p *pass) beginScale() {
 		switch {
 		case slices.Contains(empty, id):
 			words = append(words, fmt.Sprintf("broker %d is filled", id))
-		case !exists && len(p.leaving) > 0:
+		case !exists && len(words) > 0:
 			words = append(words, fmt.Sprintf("node %d comes", id))
 		default:
 			continue
 		}
 		nodes = append(nodes, id)
 	}
-	if len(p.leaving) == 0 && len(empty) == 0 {
+	if len(words) == 0 {
 		return
 	}
 	p.createScale(nodes, words)
@@ -150,6 +150,9 @@ func (p *pass) createScale(nodes []int32, words []string) {
 	op := p.newOperation(api.OperationScale)
 	op.Spec.Nodes, op.Spec.Reason = nodes, someOf(words)
 	p.step(Step{Kind: CreateOperation, Node: -1, Reason: op.Spec.Reason, Operation: op})
+	if p.op.active != nil {
+		p.op.queued = append(p.op.queued, p.op.active)
+	}
 	p.op.active, p.op.created = op, true
 	p.op.states = p.statesOf(op)
 }

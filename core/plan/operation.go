@@ -66,8 +66,7 @@ func (p *pass) operations() {
 			p.fail(op)
 		case p.op.active == nil:
 			p.op.active = op
-		case moves(p.op.active) && !moves(op):
-			// What moves takes long, and its moves that are under way go on by themselves.
+		case p.before(op, p.op.active):
 			p.op.queued, p.op.active = append(p.op.queued, p.op.active), op
 		default:
 			p.op.queued = append(p.op.queued, op)
@@ -78,6 +77,23 @@ func (p *pass) operations() {
 	}
 	p.keepRestarts()
 	p.op.states = p.statesOf(p.op.active)
+}
+
+// before says whether an Operation goes before an older one. What moves takes long, and its
+// moves that are under way go on by themselves; but an upgrade that only waits to be finalized
+// lets nodes leave first, whose version would be in its way.
+func (p *pass) before(op, older *api.Operation) bool {
+	if moves(op) {
+		return op.Spec.Type == api.OperationScale && p.idleUpgrade(older)
+	}
+	return moves(older) && (older.Spec.Type != api.OperationScale || !p.idleUpgrade(op))
+}
+
+// idleUpgrade says whether an Operation is an upgrade with nothing left to restart.
+func (p *pass) idleUpgrade(op *api.Operation) bool {
+	return op.Spec.Type == api.OperationUpgrade && !p.differs() && !slices.ContainsFunc(p.existing(), func(n *Node) bool {
+		return !p.leaving[n.Spec.NodeID] && !settled(n)
+	})
 }
 
 // cancel ends an Operation when the nodes that it is changing have ended, and keeps its

@@ -140,7 +140,7 @@ func (p *pass) answer(id string) {
 		return
 	}
 	for _, n := range p.existing() {
-		if n.Status.Nonce == "" || p.answered(n) || p.leaving[n.Spec.NodeID] {
+		if n.Status.Nonce == "" || p.answered(n) || p.leaving[n.Spec.NodeID] && !p.retired(n.Spec.NodeID) {
 			continue // an empty disk of a node that leaves is no loss, and nothing new begins there
 		}
 		p.answerOne(n, id)

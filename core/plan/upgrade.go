@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -31,6 +32,13 @@ func (p *pass) unfinalized() map[string]int16 {
 	return out
 }
 
+// NeedsControllers says whether a pass must know which controllers are registered.
+func NeedsControllers(ops []api.Operation) bool {
+	return slices.ContainsFunc(ops, func(op api.Operation) bool {
+		return op.Spec.Type == api.OperationUpgrade && op.Spec.SoakSince != nil && !op.Status.Phase.Final()
+	})
+}
+
 // upgrading is the active upgrade whose nodes all run the new version, nil when there is none.
 func (p *pass) upgrading() *api.Operation {
 	op := p.op.active
@@ -38,6 +46,9 @@ func (p *pass) upgrading() *api.Operation {
 		return nil
 	}
 	for _, n := range p.existing() {
+		if p.leaving[n.Spec.NodeID] && p.retired(n.Spec.NodeID) {
+			continue
+		}
 		if !settled(n) || n.Spec.Process.Version != p.want.Version {
 			return nil
 		}
@@ -68,6 +79,11 @@ func (p *pass) finalize() {
 		return
 	}
 	if op.Spec.Paused || len(p.plan.Steps) > 0 {
+		return
+	}
+	if wait := p.refresh(op); wait != "" {
+		p.block(-1, "StaleController", wait, false)
+		p.again(moveAgain)
 		return
 	}
 	p.step(Step{Kind: FinalizeFeatures, Node: -1, Features: levels, Reason: fmt.Sprintf("every node has run %s for %s", p.want.Version, p.now.Sub(op.Spec.SoakSince.Time).Round(time.Second))})

@@ -71,6 +71,8 @@ type Ask struct {
 	Placement bool
 	// Throttles are topics whose throttled replicas are wanted.
 	Throttles []string
+	// Controllers says that the registered controllers are wanted.
+	Controllers bool
 }
 
 // TopicThrottle are the throttled replicas of a topic (KIP-73) as Kafka writes them: pairs
@@ -148,6 +150,9 @@ type Kafka struct {
 	// is marked as leaving, and as cordoned only where Kafka says so.
 	Placement    *balance.Cluster
 	PlacementWhy string
+	// Controllers are the ids of all registered controllers (KIP-919), also of those that left;
+	// nil when not asked for or not read.
+	Controllers []int32
 	// TopicThrottles are the throttled replicas of the topics that were asked for; a topic that
 	// does not exist is missing. Nil when not asked for or not read.
 	TopicThrottles map[string]TopicThrottle
