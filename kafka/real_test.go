@@ -3,15 +3,12 @@ package kafka_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -57,56 +54,11 @@ func freePort(t *testing.T) int {
 // startKafka runs one combined node until the test ends and returns where it listens, and how to kill it earlier.
 func startKafka(t *testing.T, libs string) (target kafka.Target, kill func()) {
 	t.Helper()
-	dir := t.TempDir()
-	internal, controller := freePort(t), freePort(t)
-	file := filepath.Join(dir, "server.properties")
-	properties := fmt.Sprintf(`process.roles=broker,controller
-node.id=1
-listeners=CONTROLLER://127.0.0.1:%d,INTERNAL://127.0.0.1:%d
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=INTERNAL
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT
-controller.quorum.bootstrap.servers=127.0.0.1:%d
-log.dirs=%s
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-group.initial.rebalance.delay.ms=0
-num.network.threads=2
-num.io.threads=4
-`, controller, internal, controller, filepath.Join(dir, "data"))
-	if err := os.WriteFile(file, []byte(properties), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	controller := freePort(t)
+	n := realNode{id: 1, roles: "broker,controller", controller: controller, port: freePort(t), dirs: []string{filepath.Join(t.TempDir(), "data")}}
 	id := strings.TrimSpace(java(t, "-cp", libs, "kafka.tools.StorageTool", "random-uuid"))
-	java(t, "-cp", libs, "kafka.tools.StorageTool", "format", "-t", id, "-c", file, "--standalone", "--feature", "transaction.version=1")
-
-	logFile, err := os.Create(filepath.Join(dir, "kafka.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("nice", "java", "-Xmx256m", "-cp", libs, "kafka.Kafka", file)
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill = func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	t.Cleanup(func() {
-		kill()
-		if text, err := os.ReadFile(logFile.Name()); err == nil && t.Failed() {
-			t.Logf("Kafka's log:\n%s", text)
-		}
-	})
-	return kafka.Target{
-		ClusterID:   id,
-		Brokers:     []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(internal))},
-		Controllers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(controller))},
-	}, kill
+	kill = n.start(t, libs, id, "--standalone", "--feature", "transaction.version=1")
+	return kafka.Target{ClusterID: id, Brokers: []string{n.address()}, Controllers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(controller))}}, kill
 }
 
 // observed waits until the cluster is as wanted.

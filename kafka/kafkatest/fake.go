@@ -44,7 +44,7 @@ type Config struct {
 }
 
 // Fake is a cluster of kfake brokers, and of more kfake brokers that act as controllers. What kfake lacks
-// is added: DescribeQuorum, AddRaftVoter, RemoveRaftVoter, DescribeCluster on controllers, fenced brokers.
+// is added: DescribeQuorum, AddRaftVoter, RemoveRaftVoter, UnregisterBroker, DescribeCluster on controllers, fenced brokers.
 type Fake struct {
 	Brokers *kfake.Cluster
 	// Controllers is nil without any.
@@ -66,6 +66,8 @@ type Fake struct {
 	checks    []bool
 	silent    []int32
 	until     <-chan struct{}
+	// gone are unregistered brokers.
+	gone []int32
 
 	requests map[kmsg.Key]int
 	scripts  map[kmsg.Key]*script
@@ -294,6 +296,7 @@ func (f *Fake) control(c *kfake.Cluster, controllers, encrypted bool) {
 	keep(f, c, kmsg.RemoveRaftVoter, func(r *kmsg.RemoveRaftVoterRequest) kmsg.Response {
 		return f.removeVoter(r, node(), controllers)
 	})
+	keep(f, c, kmsg.UnregisterBroker, f.unregister)
 	keep(f, c, kmsg.IncrementalAlterConfigs, func(r *kmsg.IncrementalAlterConfigsRequest) kmsg.Response {
 		return f.alterConfigs(r, node(), controllers)
 	})
@@ -329,7 +332,7 @@ func (f *Fake) advertise(c *kfake.Cluster, encrypted bool) {
 	if err != nil {
 		panic(err)
 	}
-	for key, highest := range map[kmsg.Key]int16{kmsg.DescribeQuorum: 2, kmsg.AddRaftVoter: 1, kmsg.RemoveRaftVoter: 0} {
+	for key, highest := range map[kmsg.Key]int16{kmsg.DescribeQuorum: 2, kmsg.AddRaftVoter: 1, kmsg.RemoveRaftVoter: 0, kmsg.UnregisterBroker: 0} {
 		one := kmsg.NewApiVersionsResponseApiKey()
 		one.ApiKey, one.MaxVersion = key.Int16(), highest
 		own.ApiKeys = append(own.ApiKeys, one)

@@ -34,7 +34,7 @@ func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, c
 			id += f.firstController
 		}
 		fenced := !controllers && slices.Contains(f.fenced, id)
-		if fenced && !r.IncludeFencedBrokers {
+		if fenced && !r.IncludeFencedBrokers || !controllers && slices.Contains(f.gone, id) {
 			continue
 		}
 		host, port, err := net.SplitHostPort(addr)
@@ -51,5 +51,25 @@ func (f *Fake) describeCluster(r *kmsg.DescribeClusterRequest, addrs []string, c
 		b.Rack = &rack
 		resp.Brokers = append(resp.Brokers, b)
 	}
+	return resp
+}
+
+// Unregistered brokers, in their order.
+func (f *Fake) Unregistered() []int32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.gone)
+}
+
+func (f *Fake) unregister(r *kmsg.UnregisterBrokerRequest) kmsg.Response { //nolint:ireturn // what kfake takes
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	resp := kmsg.NewPtrUnregisterBrokerResponse()
+	resp.Version = r.Version
+	if slices.Contains(f.gone, r.BrokerID) || r.BrokerID < 0 || int(r.BrokerID) >= len(f.Brokers.ListenAddrs()) {
+		resp.ErrorCode = kerr.BrokerIDNotRegistered.Code
+		return resp
+	}
+	f.gone = append(f.gone, r.BrokerID)
 	return resp
 }
