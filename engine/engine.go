@@ -256,7 +256,7 @@ func (e *Engine) input(kc *api.KafkaCluster, f *facts) cluster.Input {
 func Input(kc *api.KafkaCluster, revisions []api.ClusterRevision, catalog cluster.Catalog) cluster.Input {
 	in := cluster.Input{Namespace: kc.Namespace, Name: kc.Name, Spec: kc.Spec, Catalog: catalog, Finalized: kc.Status.MetadataVersion}
 	if latest := last(revisions); latest != nil {
-		in.Accepted = &latest.Spec.Cluster
+		in.Accepted, in.Leaving = &latest.Spec.Cluster, cluster.LeavingPools(revisions)
 		in.NodeIDs, in.DefaultReplicas = latest.Spec.NodeIDs, latest.Spec.DefaultReplicas
 	}
 	return in

@@ -110,6 +110,30 @@ func TestTheLastGoodSpecStaysInForce(t *testing.T) {
 	}
 }
 
+// A pool that comes back while its nodes are still there is the pool that it was.
+func TestAPoolThatComesBackIsWhatItWas(t *testing.T) {
+	brokers := api.Pool{Name: "brokers", Roles: []api.Role{api.RoleBroker}, Replicas: 1}
+	w, kc := newWorld(), newCluster(api.Pool{Name: "nodes", Roles: []api.Role{api.RoleBroker, api.RoleController}, Replicas: 3}, brokers)
+	w.settle(t, kc, 60)
+	both := kc.Spec.Pools
+	kc.Spec.Paused, kc.Generation, kc.Spec.Pools = true, 2, both[:1]
+	if c := condition(t, w.pass(t, kc).Status, api.ConditionAccepted); c.Status != metav1.ConditionTrue {
+		t.Fatalf("a pool leaves: %+v", c)
+	}
+	kc.Generation, kc.Spec.Pools = 3, slices.Clone(both)
+	kc.Spec.Pools[1].Roles = []api.Role{api.RoleController}
+	if c := condition(t, w.pass(t, kc).Status, api.ConditionAccepted); c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, "the roles of pool brokers cannot change from") {
+		t.Errorf("it comes back as another one: %+v", c)
+	}
+	kc.Generation, kc.Spec.Pools = 4, both
+	if c := condition(t, w.pass(t, kc).Status, api.ConditionAccepted); c.Status != metav1.ConditionTrue {
+		t.Errorf("it comes back: %+v", c)
+	}
+	if got := w.revisions[len(w.revisions)-1].Spec.NodeIDs[1].IDs; !slices.Equal(got, []int32{100}) {
+		t.Errorf("its nodes are %v", got)
+	}
+}
+
 func TestABadSpecFromTheStart(t *testing.T) {
 	w, kc := newWorld(), newCluster()
 	kc.Spec.Version = "4.3.0"

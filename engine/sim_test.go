@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/balance"
 	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/core/plan"
@@ -41,6 +42,8 @@ type world struct {
 	evict func()
 	// reads are the calls that read, with how they did.
 	reads []string
+	// placement is where replicas are, for who asks.
+	placement *balance.Cluster
 	// asked is what was wanted to be known of Kafka, pass by pass.
 	asked []plan.Ask
 	// stale is what cached reads of nodes and revisions show in place of the truth; nil is the truth.
@@ -133,6 +136,9 @@ func (k kafkaPort) Observe(_ context.Context, _ *api.KafkaCluster, _ engine.Endp
 	})
 	if err != nil {
 		return plan.Kafka{Why: err.Error()}
+	}
+	if what.Placement && seen.Known {
+		seen.Placement = k.placement
 	}
 	asked := map[int32]map[string]string{}
 	for _, id := range what.PerBroker {
