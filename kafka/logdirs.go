@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -134,9 +135,7 @@ func (l *logDirs) keep(answers map[int32]*brokerDirs) {
 	if l.kept == nil {
 		l.kept = make(map[int32]*brokerDirs, len(answers))
 	}
-	for id, one := range answers {
-		l.kept[id] = one
-	}
+	maps.Copy(l.kept, answers)
 }
 
 // forget the answer of a broker whose log dirs were just changed.
@@ -147,7 +146,9 @@ func (l *logDirs) forget(broker int32) {
 }
 
 // describeLogDirs reads all log dirs of b: since version 4 with the size of their volumes (KIP-827), since version 5,
-// which is in Kafka 4.3, with whether they are cordoned (KIP-1066).
+// which is in Kafka 4.3, with whether they are cordoned (KIP-1066). Measured on 4.3.1: cordoned.log.dirs, * or a list of
+// paths, is a key of one broker and never cluster-wide; below metadata.version 4.3-IV0 it can be neither set nor deleted
+// (INVALID_CONFIG). New topics and partitions avoid such a broker, or are refused (INVALID_REPLICATION_FACTOR).
 func (c *conn) describeLogDirs(ctx context.Context, b *kgo.Broker) (*brokerDirs, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -179,7 +180,7 @@ func keptDirs(asked time.Time, resp *kmsg.DescribeLogDirsResponse) *brokerDirs {
 		for _, t := range d.Topics {
 			out.topics = append(out.topics, dirTopic{unique.Make(t.Topic), len(t.Partitions)})
 			for _, p := range t.Partitions {
-				out.logs = append(out.logs, dirLog{p.Size, p.Partition, int16(i), p.IsFuture}) //nolint:gosec // a handful of log dirs
+				out.logs = append(out.logs, dirLog{p.Size, p.Partition, int16(i), p.IsFuture})
 			}
 		}
 	}

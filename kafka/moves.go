@@ -17,7 +17,8 @@ import (
 )
 
 // MoveReplicas begins moves: it asks the brokers for the log dirs first, and then the controller for all
-// reassignments in one request. To repeat it changes nothing. A move whose To is its From is not reassigned, one whose
+// reassignments in one request. A broker remembers the log dir of a replica that comes later (measured on 4.3.1; until
+// it restarts). Neither it nor the controller minds that the broker is cordoned. To repeat it changes nothing. A move whose To is its From is not reassigned, one whose
 // log dir was refused neither: it would fill another one. A topic that is gone is a success.
 //
 // Everything is asked before it returns; the error names up to five partitions that did not begin.

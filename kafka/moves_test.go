@@ -36,7 +36,7 @@ func ordered(t *testing.T) (*kafka.Cluster, *orders) {
 	return clients(t, 5*time.Second).Cluster("default/fake", fake.Target()), o
 }
 
-func (o *orders) dirs(node int32, r *kmsg.AlterReplicaLogDirsRequest) kmsg.Response {
+func (o *orders) dirs(node int32, r *kmsg.AlterReplicaLogDirsRequest) kmsg.Response { //nolint:ireturn // what kfake takes
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	resp := r.ResponseKind().(*kmsg.AlterReplicaLogDirsResponse)
@@ -56,7 +56,7 @@ func (o *orders) dirs(node int32, r *kmsg.AlterReplicaLogDirsRequest) kmsg.Respo
 	return resp
 }
 
-func (o *orders) assign(_ int32, r *kmsg.AlterPartitionAssignmentsRequest) kmsg.Response {
+func (o *orders) assign(_ int32, r *kmsg.AlterPartitionAssignmentsRequest) kmsg.Response { //nolint:ireturn // what kfake takes
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	resp := r.ResponseKind().(*kmsg.AlterPartitionAssignmentsResponse)

@@ -157,10 +157,9 @@ func (c *conn) observeBrokers(ctx context.Context, b current, what plan.Ask) (pl
 		return plan.Kafka{}, err
 	}
 	var moving *kmsg.ListPartitionReassignmentsResponse
+	var unread error
 	if what.Placement { // before the partitions, see markMoving
-		if moving, err = readReassignments(ctx, b.Broker); err != nil {
-			moving, k.PlacementWhy = nil, err.Error()
-		}
+		moving, unread = readReassignments(ctx, b.Broker)
 	}
 	var offline []replicaRef
 	if k.Topics, offline, err = readTopics(ctx, b.Broker, k.ClusterID); err != nil {
@@ -170,14 +169,14 @@ func (c *conn) observeBrokers(ctx context.Context, b current, what plan.Ask) (pl
 		return plan.Kafka{}, err
 	}
 	k.BrokerConfig = c.readEach(ctx, b.cluster, what.PerBroker)
-	if what.Throttles != nil {
-		if k.TopicThrottles, err = readThrottles(ctx, b.Broker, what.Throttles); err != nil {
-			k.PlacementWhy = err.Error()
-			return k, nil
-		}
+	if unread == nil && what.Throttles != nil {
+		k.TopicThrottles, unread = readThrottles(ctx, b.Broker, what.Throttles)
 	}
-	if moving != nil {
-		c.observePlacement(ctx, b, offline, moving, &k)
+	if unread == nil && what.Placement {
+		k.Placement, unread = c.readPlacement(ctx, b, placing{brokers: k.Brokers, topics: k.Topics, offline: offline, moving: moving})
+	}
+	if unread != nil {
+		k.PlacementWhy = unread.Error()
 	}
 	return k, nil
 }

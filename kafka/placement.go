@@ -20,6 +20,8 @@ type replicaRef struct {
 
 // readReassignments reads every reassignment in flight. Brokers pass it on to the active controller.
 func readReassignments(ctx context.Context, b *kgo.Broker) (*kmsg.ListPartitionReassignmentsResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	req := kmsg.NewPtrListPartitionReassignmentsRequest() // no topics named: all of them
 	req.TimeoutMillis = millisLeft(ctx)
 	resp, err := ask[*kmsg.ListPartitionReassignmentsResponse](ctx, b, req)
@@ -145,12 +147,11 @@ func allCordoned(dirs []balance.LogDir) bool {
 	return len(dirs) > 0 && !slices.ContainsFunc(dirs, func(d balance.LogDir) bool { return !d.Cordoned })
 }
 
-// observePlacement adds to k where replicas are, or why that is not known.
-func (c *conn) observePlacement(ctx context.Context, b current, offline []replicaRef, moving *kmsg.ListPartitionReassignmentsResponse, k *plan.Kafka) {
-	dirs, err := c.readLogDirs(ctx, b.cluster)
-	if err != nil {
-		k.PlacementWhy = fmt.Sprintf("log dirs are not known, nothing can be moved until every live broker tells them: %v", err)
-		return
+// readPlacement adds the log dirs to what was read before.
+func (c *conn) readPlacement(ctx context.Context, b current, p placing) (*balance.Cluster, error) {
+	var err error
+	if p.dirs, err = c.readLogDirs(ctx, b.cluster); err != nil {
+		return nil, fmt.Errorf("log dirs are not known, nothing can be moved until every live broker tells them: %w", err)
 	}
-	k.Placement = placing{brokers: k.Brokers, topics: k.Topics, offline: offline, moving: moving, dirs: dirs}.cluster()
+	return p.cluster(), nil
 }

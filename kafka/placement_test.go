@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -62,7 +63,7 @@ type asked struct {
 	refuse int32 // this broker, where it is above zero
 }
 
-func (a *asked) describe(node int32, r *kmsg.DescribeLogDirsRequest) kmsg.Response {
+func (a *asked) describe(node int32, r *kmsg.DescribeLogDirsRequest) kmsg.Response { //nolint:ireturn // what kfake takes
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.times[node]++
@@ -100,11 +101,7 @@ func (a *asked) describe(node int32, r *kmsg.DescribeLogDirsRequest) kmsg.Respon
 func (a *asked) total() map[int32]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := map[int32]int{}
-	for id, n := range a.times {
-		out[id] = n
-	}
-	return out
+	return maps.Clone(a.times)
 }
 
 func placement(t *testing.T, c *kafka.Cluster) plan.Kafka {
@@ -131,7 +128,8 @@ func TestObservePlacement(t *testing.T) {
 		Topics: []balance.Topic{{Name: "t", MinISR: k.Topics[0].MinISR, Partitions: []balance.Partition{
 			{Leader: 0, Replicas: []balance.Replica{{Broker: 0, Dir: 0, State: balance.InSync, Bytes: 10}, {Broker: 1, Dir: 0, State: balance.InSync, Bytes: 20}}},
 			{Leader: 1, Replicas: []balance.Replica{
-				{Broker: 0, Dir: 2, State: balance.Adding, Bytes: 5}, {Broker: 2, Dir: balance.NoDir, State: balance.Offline},
+				{Broker: 0, Dir: 2, State: balance.Adding, Bytes: 5},
+				{Broker: 2, Dir: balance.NoDir, State: balance.Offline},
 				{Broker: 1, Dir: 0, State: balance.InSync | balance.Removing, Bytes: 30},
 			}},
 		}}},

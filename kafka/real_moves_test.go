@@ -116,7 +116,7 @@ func (p *realPair) in(c *balance.Cluster, topic string, partition int, d balance
 }
 
 func (p *realPair) dir(node, dir int) balance.DirRef {
-	return balance.DirRef{Broker: int32(node), Path: p.nodes[node-1].dirs[dir]} //nolint:gosec // a handful
+	return balance.DirRef{Broker: int32(node), Path: p.nodes[node-1].dirs[dir]}
 }
 
 func (p *realPair) move(t *testing.T, topic string, partition int32, from, to []int32, dirs ...balance.DirRef) {
@@ -169,7 +169,7 @@ func (p *realPair) fill(t *testing.T, topic string) {
 	const records = 4000
 	noise := make([]byte, 1000)
 	for i := range noise {
-		noise[i] = byte(rand.Uint32()) //nolint:gosec // no secret
+		noise[i] = byte(rand.Uint32())
 	}
 	var all iter.Seq2[kafka.Record, error] = func(yield func(kafka.Record, error) bool) {
 		for range records {

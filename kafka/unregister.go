@@ -61,7 +61,7 @@ func held(id int32, topics []plan.Topic, moving *kmsg.ListPartitionReassignments
 	}
 	for _, t := range topics {
 		for i, p := range t.Partitions {
-			count(t.Name, int32(i), p.Replicas) //nolint:gosec // Kafka's own numbers
+			count(t.Name, int32(i), p.Replicas)
 		}
 	}
 	if n > 0 {
