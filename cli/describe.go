@@ -12,8 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
+
+	api "castellan.dev/castellan/api/v1alpha1"
 )
 
 func describeCommand(o *options) *cobra.Command {
@@ -86,6 +89,9 @@ func (o *options) describeObject(ctx context.Context, c *connection, object *uns
 		return err
 	}
 	unstructured.RemoveNestedField(object.Object, "status", "conditions")
+	if err := o.describeProposal(object); err != nil {
+		return err
+	}
 	for _, section := range []string{"spec", "status"} {
 		if err := o.describeSection(object, section); err != nil {
 			return err
@@ -110,6 +116,21 @@ func (o *options) describeConditions(object *unstructured.Unstructured) error {
 	}
 	fmt.Fprintln(o.Out, "\nConditions:")
 	return printTable(o.Out, []string{"  TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"}, rows)
+}
+
+// describeProposal shows what the moves of an Operation are to bring as tables.
+func (o *options) describeProposal(object *unstructured.Unstructured) error {
+	content, found, err := unstructured.NestedMap(object.Object, "status", "proposal")
+	if err != nil || !found || object.GroupVersionKind() != api.GroupVersion.WithKind("Operation") {
+		return nil //nolint:nilerr // another kind's status may have any shape
+	}
+	var p api.OperationProposal
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, &p); err != nil {
+		return fmt.Errorf("read the proposal of Operation %s: %w", object.GetName(), err)
+	}
+	unstructured.RemoveNestedField(object.Object, "status", "proposal")
+	fmt.Fprintf(o.Out, "\nProposal: %s\n", proposalText(&p))
+	return printProposal(o.Out, &p)
 }
 
 func text(v any) string {

@@ -25,8 +25,8 @@ const labelCluster = "castellan.dev/cluster"
 
 func operationCommands(o *options) []*cobra.Command {
 	return []*cobra.Command{
-		opsCommand(o), watchCommand(o), restartCommand(o), pauseCommand(o), resumeCommand(o), cancelCommand(o),
-		ignoreCommand(o), retryCommand(o), approveCommand(o), rollbackCommand(o),
+		opsCommand(o), watchCommand(o), restartCommand(o), scaleCommand(o), drainCommand(o), rebalanceCommand(o), upgradeCommand(o),
+		pauseCommand(o), resumeCommand(o), cancelCommand(o), throttleCommand(o), ignoreCommand(o), retryCommand(o), approveCommand(o), rollbackCommand(o),
 	}
 }
 

@@ -63,6 +63,12 @@ func (o *options) approvePlan(ctx context.Context, c client.Client, op *api.Oper
 	for _, line := range op.Status.Plan {
 		fmt.Fprintf(o.Out, "  %s\n", line)
 	}
+	if p := op.Status.Proposal; p != nil {
+		fmt.Fprintf(o.Out, "\nProposal: %s\n", proposalText(p))
+		if err := printProposal(o.Out, p); err != nil {
+			return err
+		}
+	}
 	if err := o.ask(ctx, yes, "\nApprove it?", "approve the plan of operation "+op.Name); err != nil {
 		return err
 	}

@@ -30,15 +30,6 @@ func resumeCommand(o *options) *cobra.Command {
 	}, o.resume)
 }
 
-func cancelCommand(o *options) *cobra.Command {
-	return decisionCommand(o, &cobra.Command{
-		Use: "cancel", Short: "End an operation after the nodes under way",
-		Long: `End an operation: nodes that it is changing end, no other begins. What was done stays, and a
-revision that was being rolled out reaches no further node. Then decide with castellan retry,
-castellan rollback, or a new spec.`,
-	}, o.cancel)
-}
-
 // decisionCommand completes a command about one Operation.
 func decisionCommand(o *options, cmd *cobra.Command, judge func(context.Context, client.Client, *api.Operation) (change, error)) *cobra.Command {
 	cmd.Example = "  castellan " + cmd.Use + " orders-rollout-7"
@@ -96,20 +87,6 @@ func messageOf(op *api.Operation) string {
 		return ""
 	}
 	return ": " + op.Status.Message
-}
-
-func (o *options) cancel(_ context.Context, _ client.Client, op *api.Operation) (change, error) {
-	if op.Spec.Cancelled || op.Status.Phase == api.OperationCancelled {
-		return change{said: "was cancelled already"}, nil
-	}
-	if err := o.refuseOver(op); err != nil {
-		return change{}, err
-	}
-	said := "cancelled: nodes under way end, no other begins"
-	if op.Spec.ToRevision != "" {
-		said += "; " + op.Spec.ToRevision + " reaches no further node"
-	}
-	return change{map[string]any{"cancelled": true}, said}, nil
 }
 
 func ignoreCommand(o *options) *cobra.Command {

@@ -119,6 +119,7 @@ func (o *options) again(ctx context.Context, c client.Client, old *api.Operation
 		Spec: api.OperationSpec{
 			ClusterRef: old.Spec.ClusterRef, Type: old.Spec.Type, Reason: old.Spec.Reason, ToRevision: old.Spec.ToRevision,
 			Nodes: old.Spec.Nodes, Order: old.Spec.Order, From: old.Spec.From,
+			Rebalance: old.Spec.Rebalance, BytesPerSecond: old.Spec.BytesPerSecond,
 		},
 	}
 	if len(ids) > 0 {

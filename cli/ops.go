@@ -144,7 +144,7 @@ func (v *opsOptions) data(ops []api.Operation, single bool) error {
 }
 
 func (v *opsOptions) table(ops []api.Operation) error {
-	header := []string{"NAME", "CLUSTER", "TYPE", "PHASE", "DONE", "PERCENT", "STARTED", "TOOK/END", "MESSAGE"}
+	header := []string{"NAME", "CLUSTER", "TYPE", "PHASE", "DONE", "PERCENT", "MOVES", "STARTED", "TOOK/END", "MESSAGE"}
 	if v.allNamespaces {
 		header = slices.Insert(header, 0, "NAMESPACE")
 	}
@@ -154,7 +154,7 @@ func (v *opsOptions) table(ops []api.Operation) error {
 		op := &ops[i]
 		row := []string{
 			op.Name, op.Spec.ClusterRef.Name, string(op.Spec.Type), phaseOf(op), fmt.Sprintf("%d/%d", op.Status.Steps.Done, op.Status.Steps.Total),
-			strconv.Itoa(int(op.Status.Steps.Percent)) + "%", timeText(op.Status.StartedAt), tookText(op, now), oneLine(op.Status.Message),
+			strconv.Itoa(int(op.Status.Steps.Percent)) + "%", movesText(op.Status.Moves), timeText(op.Status.StartedAt), tookText(op, now), oneLine(op.Status.Message),
 		}
 		if v.allNamespaces {
 			row = slices.Insert(row, 0, op.Namespace)
@@ -220,6 +220,10 @@ func printOperation(w io.Writer, op *api.Operation, now time.Time) error {
 	line("Message:", op.Status.Message)
 	steps := op.Status.Steps
 	line("Done:", fmt.Sprintf("%d of %d (%d%%)", steps.Done, steps.Total, steps.Percent))
+	line("Moves:", movesLine(op.Status.Moves))
+	if p := op.Status.Proposal; p != nil {
+		line("Proposal:", proposalText(p))
+	}
 	line("Started:", timeText(op.Status.StartedAt))
 	line("Finished:", timeText(op.Status.FinishedAt))
 	line("Took/end:", tookText(op, now))
@@ -227,6 +231,9 @@ func printOperation(w io.Writer, op *api.Operation, now time.Time) error {
 	line("Waits at:", op.Status.Point)
 	if waitsForPlan(op) && !op.Status.Phase.Final() {
 		line("Plan to approve:", "\n"+strings.Join(op.Status.Plan, "\n"))
+	}
+	if err := printProposal(w, op.Status.Proposal); err != nil {
+		return err
 	}
 	if err := section(w, "Nodes", []string{"ID", "STATE", "RETRY", "STARTED", "TOOK", "REASON"}, nodeRows(op, now)); err != nil {
 		return err
@@ -252,14 +259,39 @@ func askedFor(op *api.Operation) string {
 		}
 	}
 	s := &op.Spec
-	add(s.Cancelled, "cancelled")
+	add(s.Rebalance != nil, rebalanceText(s.Rebalance))
+	add(s.Cancelled && !s.Revert, "cancelled")
+	add(s.Cancelled && s.Revert, "cancelled, moves taken back")
 	add(s.Paused, "paused")
 	add(len(s.Nodes) > 0, "nodes "+idText(s.Nodes))
 	add(len(s.Order) > 0, "order "+idText(s.Order))
 	add(len(s.IgnoredNodes) > 0, "ignored "+idText(s.IgnoredNodes))
 	add(len(s.Passed) > 0, "passed "+strings.Join(s.Passed, ", "))
 	add(s.Finalize, "finalize")
+	if s.BytesPerSecond != nil {
+		add(true, "at most "+s.BytesPerSecond.String()+" bytes a second")
+	}
 	return strings.Join(out, "; ")
+}
+
+func rebalanceText(r *api.Rebalance) string {
+	if r == nil {
+		return ""
+	}
+	out := "mode " + string(r.Mode)
+	if r.ReplicationFactor != nil {
+		out += fmt.Sprintf(" %d", *r.ReplicationFactor)
+	}
+	if len(r.Brokers) > 0 {
+		out += " of brokers " + idText(r.Brokers)
+	}
+	if len(r.Topics) > 0 {
+		out += " of topics " + strings.Join(r.Topics, ", ")
+	}
+	if r.RepairLogDirs {
+		out += " with repair of log dirs"
+	}
+	return out
 }
 
 func nodeRows(op *api.Operation, now time.Time) [][]string {

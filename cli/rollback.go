@@ -10,15 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pmezard/go-difflib/difflib"
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/client-go/util/csaupgrade"
-	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 )
@@ -128,7 +121,10 @@ func (r *rollbackOptions) list(cluster *api.KafkaCluster, revisions []api.Cluste
 
 // back writes the spec of a revision. The server judges it before anybody is asked.
 func (r *rollbackOptions) back(ctx context.Context, c client.Client, cluster *api.KafkaCluster, rev *api.ClusterRevision) error {
-	difference, err := specDiff(cluster, rev)
+	edit := specEdit{
+		shown: cluster, spec: rev.Spec.Cluster, annotations: map[string]string{annotationRolledBack: strconv.FormatInt(rev.Spec.Number, 10)},
+	}
+	difference, err := edit.diff(fmt.Sprintf("revision %d", rev.Spec.Number))
 	if err != nil {
 		return err
 	}
@@ -138,7 +134,7 @@ func (r *rollbackOptions) back(ctx context.Context, c client.Client, cluster *ap
 	}
 	fmt.Fprintf(r.Out, "The spec of KafkaCluster %s/%s would change to that of revision %d (Kafka %s):\n\n%s\n",
 		cluster.Namespace, cluster.Name, rev.Spec.Number, rev.Spec.Cluster.Version, difference)
-	if err := r.writeShown(ctx, c, cluster, rev, client.DryRunAll); err != nil {
+	if _, err := edit.write(ctx, c, client.DryRunAll); err != nil {
 		return fmt.Errorf("cluster %s cannot go back to revision %d: %w", cluster.Name, rev.Spec.Number, err)
 	}
 	r.warn(r.Err, rev)
@@ -146,7 +142,7 @@ func (r *rollbackOptions) back(ctx context.Context, c client.Client, cluster *ap
 	if err := r.ask(ctx, r.yes, "Go back to it?", to); err != nil {
 		return err
 	}
-	if err := r.writeShown(ctx, c, cluster, rev); err != nil {
+	if _, err := edit.write(ctx, c); err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
 	if err := handOver(ctx, c, client.ObjectKeyFromObject(cluster)); err != nil {
@@ -165,72 +161,4 @@ func (r *rollbackOptions) warn(w io.Writer, rev *api.ClusterRevision) {
 	if rev.Spec.Cluster.Paused {
 		fmt.Fprintln(w, "That revision has spec.paused: no node changes before that is taken back.")
 	}
-}
-
-// specDiff is the difference between a cluster's spec and a revision's, as unified YAML.
-func specDiff(cluster *api.KafkaCluster, rev *api.ClusterRevision) (string, error) {
-	var texts [2]string
-	for i, spec := range []*api.KafkaClusterSpec{&cluster.Spec, &rev.Spec.Cluster} {
-		data, err := yaml.Marshal(spec)
-		if err != nil {
-			return "", fmt.Errorf("write a spec as YAML: %w", err)
-		}
-		texts[i] = string(data)
-	}
-	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: slices.Collect(strings.Lines(texts[0])), FromFile: "spec now",
-		B: slices.Collect(strings.Lines(texts[1])), ToFile: fmt.Sprintf("revision %d", rev.Spec.Number), Context: 6,
-	})
-	if err != nil {
-		return "", fmt.Errorf("compare the specs: %w", err)
-	}
-	return text, nil
-}
-
-// writeShown writes the spec that was shown in place of the one that was shown: what others
-// write meanwhile (the operator its status) is no hindrance as long as the spec is the same.
-func (r *rollbackOptions) writeShown(ctx context.Context, c client.Client, shown *api.KafkaCluster, rev *api.ClusterRevision, options ...client.PatchOption) error {
-	cluster := shown
-	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		conflict := writeSpec(ctx, c, cluster, rev, options...)
-		if !apierrors.IsConflict(conflict) {
-			return conflict
-		}
-		cluster = &api.KafkaCluster{}
-		if err := c.Get(ctx, client.ObjectKeyFromObject(shown), cluster); err != nil {
-			return err
-		}
-		if cluster.UID != shown.UID || cluster.Generation != shown.Generation {
-			return fmt.Errorf("somebody changed the spec meanwhile (generation %d, now %d), so nothing was written: begin again", shown.Generation, cluster.Generation)
-		}
-		return conflict
-	})
-}
-
-// writeSpec patches what differs, if the object is still as it was read.
-func writeSpec(ctx context.Context, c client.Client, cluster *api.KafkaCluster, rev *api.ClusterRevision, options ...client.PatchOption) error {
-	after := cluster.DeepCopy()
-	after.Spec = *rev.Spec.Cluster.DeepCopy()
-	if after.Annotations == nil {
-		after.Annotations = map[string]string{}
-	}
-	after.Annotations[annotationRolledBack] = strconv.FormatInt(rev.Spec.Number, 10)
-	patch := client.MergeFromWithOptions(cluster, client.MergeFromWithOptimisticLock{})
-	return c.Patch(ctx, after, patch, append(options, client.FieldOwner(FieldManager))...)
-}
-
-// handOver makes the fields that were patched those of castellan apply: a file applied later may
-// change them without a conflict, and what it leaves out goes.
-func handOver(ctx context.Context, c client.Client, key client.ObjectKey) error {
-	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		cluster := &api.KafkaCluster{}
-		if err := c.Get(ctx, key, cluster); err != nil {
-			return err
-		}
-		patch, err := csaupgrade.UpgradeManagedFieldsPatch(cluster, sets.New(FieldManager), FieldManager)
-		if err != nil || len(patch) == 0 {
-			return err
-		}
-		return c.Patch(ctx, cluster, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager))
-	})
 }

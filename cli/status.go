@@ -28,12 +28,23 @@ type clusterView struct {
 	Ready      bool                 `json:"ready"`
 	Doing      string               `json:"doing,omitempty"`
 	Conditions []metav1.Condition   `json:"conditions,omitempty"`
+	Operations []operationView      `json:"operations,omitempty"`
 	Nodes      []nodeView           `json:"nodes,omitempty"`
 	Listeners  []api.ListenerStatus `json:"listeners,omitempty"`
 	Operators  []operatorView       `json:"operators,omitempty"`
 	Events     []eventView          `json:"events,omitempty"`
 	// Unknown is what could not be read, and why.
 	Unknown []string `json:"unknown,omitempty"`
+}
+
+// operationView is one Operation that is not over.
+type operationView struct {
+	Name    string              `json:"name"`
+	Type    api.OperationType   `json:"type"`
+	Phase   string              `json:"phase"`
+	Steps   api.OperationSteps  `json:"steps"`
+	Moves   *api.OperationMoves `json:"moves,omitempty"`
+	Message string              `json:"message,omitempty"`
 }
 
 // nodeView is one KafkaNode in a line.
@@ -106,6 +117,7 @@ func (o *options) status(ctx context.Context, name, output string) error {
 	if err := v.readNodes(ctx, c); err != nil {
 		return err
 	}
+	v.readOperations(ctx, c)
 	if inPods(cluster) {
 		v.readOperators(ctx, c)
 	}
@@ -137,6 +149,21 @@ func (v *clusterView) readNodes(ctx context.Context, c client.Client) error {
 	}
 	slices.SortFunc(v.Nodes, func(a, b nodeView) int { return cmp.Compare(a.ID, b.ID) })
 	return nil
+}
+
+// readOperations reads what is being done, as far as this user may know.
+func (v *clusterView) readOperations(ctx context.Context, c client.Client) {
+	ops, err := activeOf(ctx, c, v.Namespace, v.Name)
+	if err != nil {
+		v.Unknown = append(v.Unknown, fmt.Sprintf("what is being done: %v", err))
+		return
+	}
+	for i := range ops {
+		s := &ops[i].Status
+		v.Operations = append(v.Operations, operationView{
+			Name: ops[i].Name, Type: ops[i].Spec.Type, Phase: phaseOf(&ops[i]), Steps: s.Steps, Moves: s.Moves, Message: s.Message,
+		})
+	}
 }
 
 // Where the operator is looked for: by its label everywhere, else in its usual namespace.

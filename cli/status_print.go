@@ -26,7 +26,7 @@ func (v *clusterView) print(w io.Writer) error {
 	if len(v.Conditions) == 0 {
 		fmt.Fprintln(w, "  no operator has looked at it yet")
 	}
-	for _, section := range []func(io.Writer) error{v.printConditions, v.printNodes, v.printListeners, v.printOperators, v.printEvents} {
+	for _, section := range []func(io.Writer) error{v.printConditions, v.printOperations, v.printNodes, v.printListeners, v.printOperators, v.printEvents} {
 		if err := section(w); err != nil {
 			return err
 		}
@@ -58,6 +58,16 @@ func (v *clusterView) printConditions(w io.Writer) error {
 		rows = append(rows, []string{c.Type, string(c.Status), c.Reason, c.Message})
 	}
 	return section(w, "Conditions", []string{"TYPE", "STATUS", "REASON", "MESSAGE"}, rows)
+}
+
+func (v *clusterView) printOperations(w io.Writer) error {
+	var rows [][]string
+	for _, o := range v.Operations {
+		rows = append(rows, []string{
+			o.Name, string(o.Type), o.Phase, fmt.Sprintf("%d/%d", o.Steps.Done, o.Steps.Total), movesText(o.Moves), o.Message,
+		})
+	}
+	return section(w, "Operations", []string{"NAME", "TYPE", "PHASE", "DONE", "MOVES", "MESSAGE"}, rows)
 }
 
 func (v *clusterView) printNodes(w io.Writer) error {

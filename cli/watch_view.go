@@ -90,6 +90,7 @@ func (v *progressView) changes(before, op *api.Operation, now time.Time) {
 		was = before.Status
 	}
 	v.nodeChanges(was.Nodes, op.Status.Nodes, now)
+	v.moveChanges(was.Moves, op.Status.Moves, now)
 	s := &op.Status
 	if before == nil || s.Phase != was.Phase || s.Steps != was.Steps || s.Message != was.Message {
 		v.line(now, "%s", oneLine(fmt.Sprintf("%s %s %d/%d %d%% %s %s", op.Name, phaseOf(op), s.Steps.Done, s.Steps.Total, s.Steps.Percent, remaining(op, now), s.Message)))
@@ -117,6 +118,17 @@ func (v *progressView) nodeChanges(before, nodes []api.OperationNode, now time.T
 			}
 		}
 	}
+}
+
+// moveChanges tells of moves that began or ended; how many bytes are left is told with that.
+func (v *progressView) moveChanges(before, moves *api.OperationMoves, now time.Time) {
+	if moves == nil {
+		return
+	}
+	if before != nil && before.Done == moves.Done && before.Total == moves.Total && before.Running == moves.Running && before.Foreign == moves.Foreign {
+		return
+	}
+	v.line(now, "  moves %s", movesLine(moves))
 }
 
 // remaining is how long it took or probably takes.
@@ -181,6 +193,9 @@ func liveLines(op *api.Operation, now time.Time, room int) []string {
 	lines := []string{
 		fmt.Sprintf("%s: %s, %s", op.Name, whatOf(op), phaseOf(op)),
 		strings.TrimRight(fmt.Sprintf("%s %d of %d (%d%%) %s", bar(s.Steps.Percent), s.Steps.Done, s.Steps.Total, s.Steps.Percent, remaining(op, now)), " "),
+	}
+	if s.Moves != nil {
+		lines = append(lines, "moves "+movesLine(s.Moves))
 	}
 	if s.Message != "" {
 		lines = append(lines, oneLine(s.Message))

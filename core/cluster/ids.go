@@ -92,8 +92,22 @@ func (r *resolver) giveFrom(i int, p *api.Pool, next int32, taken map[int32]stri
 // staying are the ids, ascending, of nodes that a pool may have: as many of them as it has
 // replicas are its nodes, so that the highest leave.
 func (r *resolver) staying(p *api.Pool) []int32 {
-	ids := present(r.ids[r.poolIDs(p.Name)])
-	return slices.DeleteFunc(ids, func(id int32) bool { return slices.Contains(p.Remove, id) })
+	return staying(p, r.ids[r.poolIDs(p.Name)])
+}
+
+func staying(p *api.Pool, given api.PoolNodeIDs) []int32 {
+	return slices.DeleteFunc(present(given), func(id int32) bool { return slices.Contains(p.Remove, id) })
+}
+
+// KeptIDs are the ids, ascending, of those that were given to a pool which it goes on to
+// have; replicas beyond them are new nodes.
+func KeptIDs(p *api.Pool, given []api.PoolNodeIDs) []int32 {
+	i := slices.IndexFunc(given, func(g api.PoolNodeIDs) bool { return g.Pool == p.Name })
+	if i < 0 {
+		return nil
+	}
+	ids := staying(p, given[i])
+	return ids[:min(len(ids), max(0, int(p.Replicas)))]
 }
 
 // present are the ids, ascending, whose nodes have not left for good.

@@ -32,8 +32,7 @@ func (r *resolver) model() Model {
 	}
 	for i := range r.spec.Pools {
 		p := &r.spec.Pools[i]
-		ids := r.staying(p)
-		for _, id := range ids[:min(len(ids), int(p.Replicas))] {
+		for _, id := range KeptIDs(p, r.ids) {
 			m.Nodes = append(m.Nodes, r.node(p, id, wide))
 		}
 	}
