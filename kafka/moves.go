@@ -17,9 +17,11 @@ import (
 )
 
 // MoveReplicas begins moves: it asks the brokers for the log dirs first, and then the controller for all
-// reassignments in one request. A broker remembers the log dir of a replica that comes later (measured on 4.3.1; until
-// it restarts). Neither it nor the controller minds that the broker is cordoned. To repeat it changes nothing. A move whose To is its From is not reassigned, one whose
+// reassignments in one request. To repeat it changes nothing. A move whose To is its From is not reassigned, one whose
 // log dir was refused neither: it would fill another one. A topic that is gone is a success.
+//
+// A broker remembers, in memory, the log dir of a replica that comes later. It refuses one that is cordoned
+// (INVALID_REPLICA_ASSIGNMENT); the controller lets replicas move to a cordoned broker (all measured on 4.3.1).
 //
 // Everything is asked before it returns; the error names up to five partitions that did not begin.
 func (c *Cluster) MoveReplicas(ctx context.Context, moves []balance.Move) error {
