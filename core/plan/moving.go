@@ -389,8 +389,9 @@ func (p *pass) wantOwnKeys() {
 				own[logDirRate] = strconv.FormatInt(m.rate, 10)
 			}
 		}
-		if len(m.ours) > 0 && (!begun || !m.asked) || m.needed && m.facts == nil {
-			p.keepRates(n, own) // what is under way keeps its throttle to its end
+		unthrottled := begun && m.asked && m.rate == 0
+		if len(m.ours) > 0 && !unthrottled || m.needed && m.facts == nil {
+			p.keepRates(n, own) // what is under way keeps its throttle to its end, also when its proposal is lost
 		}
 		p.addDynamic(id, own)
 	}
@@ -411,7 +412,8 @@ func involvedIn(proposal *balance.Proposal) map[int32]bool {
 
 func (p *pass) keepRates(n *Node, own map[string]string) {
 	for _, key := range []string{leaderRate, followerRate, logDirRate} {
-		if value, ok := n.Spec.Dynamic[key]; ok {
+		value, ok := n.Spec.Dynamic[key]
+		if _, newer := own[key]; ok && !newer {
 			own[key] = value
 		}
 	}
