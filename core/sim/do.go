@@ -38,8 +38,8 @@ func (w *World) Do(s plan.Step) {
 	case plan.ElectLeaders:
 		w.Elections++
 		w.preferred()
-	case plan.DeleteNode:
-		w.violate("node %d deleted", s.Node)
+	default:
+		w.doMoves(s)
 	}
 }
 
@@ -62,6 +62,13 @@ func (w *World) write(s plan.Step) {
 	if restart {
 		w.Restarts[s.Node]++
 		w.judgeStop(n)
+	}
+	if s.Kind == plan.StopNode && n.spec.State != api.StateStopped {
+		w.judgeLeaving(n)
+	}
+	if s.Kind == plan.UpdateProcess {
+		next := &node{spec: *s.Spec}
+		w.judgeVolumes(n, logDirs(next))
 	}
 	if isPod(n) {
 		w.judgePod(n, s)
@@ -133,6 +140,7 @@ func (w *World) setConfig(s plan.Step) {
 	if w.broker[s.Node] == nil {
 		w.broker[s.Node] = map[string]string{}
 	}
+	w.judgeConfig(s)
 	apply(w.broker[s.Node], s)
 }
 
@@ -163,14 +171,24 @@ func (w *World) removeVoter(s plan.Step) {
 		return
 	}
 	for id, n := range w.nodes {
-		if n.dir == s.DirectoryID {
+		if n.dir == s.DirectoryID && !w.leaves(id) {
 			w.violate("voter %d removed although its directory %s is still there, on node %d", s.Node, s.DirectoryID, id)
 		}
 	}
 	delete(w.voters, s.Node)
-	if !w.quorumUp() {
-		w.violate("removing voter %d took the majority away", s.Node)
+	if up := w.caughtUpVoters(); up < len(w.voters)/2+1 {
+		w.violate("removing voter %d leaves %d of %d voters caught up", s.Node, up, len(w.voters))
 	}
+}
+
+func (w *World) caughtUpVoters() int {
+	up := 0
+	for id, dir := range w.voters {
+		if n := w.nodes[id]; n != nil && n.dir == dir && n.running != "" && n.age >= startTicks+voterTicks {
+			up++
+		}
+	}
+	return up
 }
 
 func (w *World) preferred() {
@@ -197,6 +215,9 @@ func (w *World) LoseDisk(id int32) {
 	if n := w.nodes[id]; n != nil {
 		n.dir, n.clusterID, n.nonce = "", "", ""
 		w.emptyMore(n)
+		for _, f := range w.moves.flying {
+			delete(f.copied, id)
+		}
 	}
 }
 

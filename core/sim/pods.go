@@ -59,7 +59,7 @@ func (w *World) directory(n *node, volume int) string {
 
 // anyEmpty says whether a volume that the process uses is empty.
 func (w *World) anyEmpty(n *node) bool {
-	for i := range n.spec.Process.Volumes {
+	for _, i := range usedVolumes(n) {
 		if w.directory(n, i) == "" {
 			return true
 		}

@@ -75,6 +75,23 @@ type World struct {
 	earlier map[string]cluster.Model
 	// MetadataVersion as Kafka writes it.
 	MetadataVersion string
+	// moves is where replicas lie and what is on its way.
+	moves moves
+	// brokers that are registered, whether their nodes exist or not.
+	brokers map[int32]*registration
+	// FenceTicks is how long a broker that serves no more is not fenced yet.
+	FenceTicks int
+	// want is the spec that a pass was last made for, nil when it never said.
+	want *cluster.Model
+	// Moving and Throttled topics as recorded, and what the last pass handed on.
+	Moving, Throttled []string
+	Memo              *plan.Memo
+	// Retired ids, and deleted nodes with whether their data went too.
+	Retired, Deleted map[int32]bool
+	// Unplaced keeps where replicas are from being read.
+	Unplaced bool
+	// Unthrottled counts ticks in which a copy of ours was held up by no throttle.
+	Unthrottled int
 	// Features finalized, and the highest level that the newest version supports.
 	Features  map[string]int16
 	Supported map[string]int16
@@ -94,6 +111,7 @@ type node struct {
 	formats   int    // how often its disk was formatted
 	startedAt time.Time
 	exitAt    time.Time // when it last ended by itself
+	dirs      []string  // log dirs that it runs with
 }
 
 // New is a world with hosts and nothing on them.
@@ -104,6 +122,7 @@ func New(hosts []plan.Host) *World {
 		broker: map[int32]map[string]string{}, Restarts: map[int32]int{}, holders: map[string][]int32{}, disks: map[int32]node{},
 		pods: newPods(), holds: map[string]*api.RevisionHold{}, spoilt: map[string]bool{}, earlier: map[string]cluster.Model{},
 		Features: map[string]int16{}, Supported: map[string]int16{},
+		moves: newMoves(), brokers: map[int32]*registration{}, Retired: map[int32]bool{}, Deleted: map[int32]bool{},
 	}
 }
 
@@ -188,7 +207,8 @@ func (w *World) draw() plan.Fresh {
 
 func (w *World) status(n *node) api.KafkaNodeStatus {
 	st := api.KafkaNodeStatus{Nonce: n.nonce}
-	for i, v := range n.spec.Volumes[:len(n.spec.Process.Volumes)] { // its supervisor knows no others
+	for _, i := range usedVolumes(n) { // its supervisor knows no others
+		v := n.spec.Volumes[i]
 		vs := api.VolumeStatus{Name: v.Name, State: api.VolumeEmpty}
 		if dir := w.directory(n, i); dir != "" {
 			id := n.owner
@@ -251,12 +271,14 @@ func (w *World) kafka() plan.Kafka {
 		n := w.nodes[id]
 		if isBroker(n) && n.dir != "" {
 			up := w.serving(n)
-			k.Brokers = append(k.Brokers, plan.Broker{ID: id, Fenced: !up, Rack: w.rackOf(n)})
 			k.PartitionsKnown = k.PartitionsKnown || up
 			if up && w.broker[id] == nil {
 				w.broker[id] = map[string]string{} // read, and without any key of its own
 			}
 		}
+	}
+	for _, id := range w.registrations() {
+		k.Brokers = append(k.Brokers, plan.Broker{ID: id, Fenced: w.fenced(id), Rack: w.brokers[id].rack})
 	}
 	k.Topics = make([]plan.Topic, len(w.topics))
 	for i, t := range w.topics {
@@ -311,8 +333,10 @@ func (w *World) Tick() {
 	for _, id := range w.ids() {
 		w.advance(w.nodes[id])
 	}
+	w.register()
 	w.give()
 	w.elect()
+	w.replicate()
 	w.follow()
 }
 
@@ -340,7 +364,7 @@ func (w *World) advance(n *node) {
 		return // a supervisor refuses what is not its own
 	}
 	if n.running == "" {
-		n.running, n.age, n.startedAt = want, 0, w.Now
+		n.running, n.age, n.startedAt, n.dirs = want, 0, w.Now, logDirs(n)
 		return
 	}
 	n.age++
@@ -457,6 +481,7 @@ func (w *World) follow() {
 			w.lead(&w.topics[i].Partitions[j])
 		}
 	}
+	w.land()
 }
 
 // sync takes replicas that do not serve out of a partition's ISR, and those that have
@@ -468,7 +493,9 @@ func (w *World) sync(p *plan.Partition, name string) {
 		}
 	}()
 	for _, r := range p.Replicas {
-		w.syncReplica(p, r, w.holders[name])
+		if !w.stillCopies(name, r) {
+			w.syncReplica(p, r, w.holders[name])
+		}
 	}
 }
 
