@@ -466,7 +466,34 @@ type Rollout struct {
 	// Upgrade says how an upgrade ends.
 	// +optional
 	Upgrade UpgradePolicy `json:"upgrade,omitempty"`
+	// NoSpareReplica says what becomes of a broker that cannot be restarted without taking a
+	// partition below min.insync.replicas or offline, even with all of its replicas in sync.
+	// +optional
+	NoSpareReplica NoSpareReplica `json:"noSpareReplica,omitempty"`
 }
+
+// NoSpareReplica is what becomes of a broker that a partition cannot spare.
+type NoSpareReplica struct {
+	// Then Wait leaves it until the topic is mended. Restart restarts it all the same once
+	// after has passed: the partition takes no records until it is back, and loses none.
+	// +kubebuilder:default=Wait
+	// +optional
+	Then NoSpareReplicaThen `json:"then,omitempty"`
+	// After is how long the topic is waited for.
+	// +kubebuilder:default="10m"
+	// +optional
+	After *metav1.Duration `json:"after,omitempty"`
+}
+
+// NoSpareReplicaThen is what follows when a broker could not be spared for a while.
+// +kubebuilder:validation:Enum=Wait;Restart
+type NoSpareReplicaThen string
+
+// What follows.
+const (
+	NoSpareReplicaWait    NoSpareReplicaThen = "Wait"
+	NoSpareReplicaRestart NoSpareReplicaThen = "Restart"
+)
 
 // Balance says how replicas move between brokers.
 type Balance struct {

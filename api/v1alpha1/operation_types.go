@@ -147,6 +147,18 @@ type OperationSpec struct {
 	// for the moves that are planned anew on the way.
 	// +optional
 	Begun *metav1.Time `json:"begun,omitempty"`
+	// HeldUp are brokers that a partition cannot spare, since when; written by the engine.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=1000
+	HeldUp []OperationHeldUp `json:"heldUp,omitempty"`
+}
+
+// OperationHeldUp is since when a broker cannot be restarted for want of spare replicas.
+type OperationHeldUp struct {
+	ID    int32       `json:"id"`
+	Since metav1.Time `json:"since"`
 }
 
 // RebalanceMode is what a Rebalance is for.

@@ -94,17 +94,23 @@ func (p *pass) mayLeave() *Block {
 	if !k.Known || !k.PartitionsKnown {
 		return &Block{Node: -1, Reason: "KafkaUnreadable", Message: "no node is taken out while Kafka cannot be read: " + p.whyUnknown()}
 	}
+	return p.unready()
+}
+
+// unready is the first node that comes and is not there yet, with what is waited for. One that
+// was there and is down now is another matter: nothing is moved to it, and nothing waits for it.
+func (p *pass) unready() *Block {
 	for i := range p.want.Nodes {
 		w := &p.want.Nodes[i]
 		n, ok := p.nodes[w.ID]
-		if p.leaving[w.ID] || ok && settled(n) {
+		if p.leaving[w.ID] || ok && (settled(n) || p.brokers[w.ID] != nil || voter(&p.have.Kafka, w.ID) != nil) {
 			continue
 		}
 		word := "it does not exist yet"
 		if ok {
 			word = nodeWord(n)
 		}
-		return &Block{Node: w.ID, Reason: "WaitingForNode", Message: fmt.Sprintf("waiting for node %d, which stays, to be ready before others are taken out (%s)", w.ID, word)}
+		return &Block{Node: w.ID, Reason: "WaitingForNode", Message: fmt.Sprintf("waiting for node %d, which is to come, to be ready before others are taken out (%s)", w.ID, word)}
 	}
 	return nil
 }

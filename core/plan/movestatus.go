@@ -169,8 +169,11 @@ func (p *pass) moveStatus(op *api.Operation, phase api.OperationPhase, message s
 			st.Steps.Done++
 		}
 	}
-	if op == p.op.active && p.moving.asked {
+	switch {
+	case op == p.op.active && p.moving.asked:
 		p.tellMoves(op, &st)
+	case op == p.op.active && p.moving.facts != nil && st.Moves != nil && len(p.moving.ours) == 0:
+		st.Moves = &api.OperationMoves{Done: st.Moves.Total, Total: st.Moves.Total}
 	}
 	p.percent(&st)
 	return st
@@ -188,6 +191,9 @@ func (p *pass) percent(st *api.OperationStatus) {
 		st.Steps.Total, st.Steps.Done = st.Moves.Total, st.Moves.Done
 	}
 	st.Steps.Percent = 100 * st.Moves.Done / st.Moves.Total
+	if st.Phase == api.OperationSucceeded {
+		st.Steps.Percent = 100
+	}
 	if st.Steps.Percent == 100 && !st.Phase.Final() {
 		st.Steps.Percent = 99 // nodes are still to be stopped, or leaders elected
 	}

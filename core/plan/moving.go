@@ -225,6 +225,9 @@ func (p *pass) request(op *api.Operation) (balance.Request, bool) {
 }
 
 func (p *pass) scaleRequest(op *api.Operation, r balance.Request) (balance.Request, bool) {
+	if p.unready() != nil {
+		return r, false // it may be the very one that takes the replicas
+	}
 	for _, n := range p.leavers() {
 		if id := n.Spec.NodeID; about(op, id) && slices.Contains(n.Spec.Roles, api.RoleBroker) && p.holdsReplica(id) {
 			r.Mode = balance.Drain

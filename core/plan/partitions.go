@@ -75,11 +75,12 @@ func (im *impact) stop(id int32) {
 	}
 }
 
-// hurt names partitions that stopping this broker would take below min ISR or offline.
-func (im *impact) hurt(id int32) string {
+// hurt names partitions that stopping this broker would take below min ISR or offline; with
+// spared, those that can never spare a replica are left out.
+func (im *impact) hurt(id int32, spared bool) string {
 	var names []string
 	for _, index := range im.parts[id] {
-		if im.slack[index] < 1 {
+		if im.slack[index] < 1 && (!spared || !im.neverSpares(index)) {
 			names = append(names, im.name(index))
 			if len(names) > 5 {
 				break
@@ -94,9 +95,7 @@ func (im *impact) hurt(id int32) string {
 func (im *impact) never(id int32) (bool, string) {
 	var names []string
 	for _, index := range im.parts[id] {
-		topic, part := im.find(index)
-		t := &im.kafka.Topics[topic]
-		if len(t.Partitions[part].Replicas) <= max(1, t.MinISR) && len(t.Partitions[part].ISR) >= max(1, t.MinISR) {
+		if im.neverSpares(index) {
 			names = append(names, im.name(index))
 			if len(names) > 5 {
 				break
@@ -104,6 +103,13 @@ func (im *impact) never(id int32) (bool, string) {
 		}
 	}
 	return len(names) > 0, someOf(names)
+}
+
+// neverSpares says whether a partition has no more replicas than it needs, all of them in sync.
+func (im *impact) neverSpares(index int32) bool {
+	topic, part := im.find(index)
+	t := &im.kafka.Topics[topic]
+	return len(t.Partitions[part].Replicas) <= max(1, t.MinISR) && len(t.Partitions[part].ISR) >= max(1, t.MinISR)
 }
 
 func (im *impact) find(index int32) (topic, partition int) {

@@ -467,10 +467,13 @@ func (p *pass) mayStop(n *Node, impact *impact) *Block {
 	if !slices.Contains(n.Spec.Roles, api.RoleBroker) {
 		return nil
 	}
-	if never, names := impact.never(id); never {
-		return &Block{Node: id, Reason: "NoSpareReplica", Stalled: true, Message: fmt.Sprintf("broker %d cannot be restarted without taking %s below min.insync.replicas, whatever the others do: raise the replication factor of the topic or lower its min.insync.replicas", id, names)}
+	never, names := impact.never(id)
+	if never {
+		if why := p.noSpare(id, names); why != nil {
+			return why
+		}
 	}
-	if names := impact.hurt(id); names != "" {
+	if names := impact.hurt(id, never); names != "" {
 		return &Block{Node: id, Reason: "PartitionsAtRisk", Message: fmt.Sprintf("broker %d is not restarted now: it would take %s below min.insync.replicas or offline", id, names)}
 	}
 	return nil
