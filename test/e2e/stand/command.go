@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,6 +154,15 @@ func execute(ctx context.Context, within time.Duration, stdin io.Reader, program
 		out.Stderr += fmt.Sprintf("\n(ended by the test after %s: %v)", within, ctx.Err())
 	}
 	return out
+}
+
+// IDs writes node ids as the flags of castellan want them.
+func IDs(ids ...int32) string {
+	var words []string
+	for _, id := range ids {
+		words = append(words, strconv.Itoa(int(id)))
+	}
+	return strings.Join(words, ",")
 }
 
 // tail is the end of a text.

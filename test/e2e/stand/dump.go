@@ -10,12 +10,17 @@ import (
 // dump shows what a person needs to understand a failed test.
 func (s *Stand) dump() {
 	// Not the test's context: it has ended.
-	for _, args := range [][]string{{"status"}, {"get", "kafkacluster", "-o", "yaml"}, {"get", "kafkanode", "-o", "yaml"}} {
+	for _, args := range [][]string{{"status"}, {"get", "kafkacluster", "-o", "yaml"}, {"get", "kafkanode", "-o", "yaml"}, {"get", "operation", "-o", "yaml"}} {
 		out := s.run(context.Background(), 20*time.Second, "", append(args, namespaceFlag(args, s.cluster.Namespace)...)...)
 		s.tb.Logf("castellan %v (exit code %d):\n%s\n%s", args, out.Code, tail(out.Stdout, 400), tail(out.Stderr, 5))
 	}
 	for _, name := range []string{Server, ControlPlane, Operator, Agent} {
 		s.show(s.dir.Log(name), 40)
+	}
+	if s.options.Racks {
+		for _, p := range s.rackAgents() {
+			s.show(s.dir.Log(p.Name), 20)
+		}
 	}
 	for _, n := range s.supervisors() {
 		s.show(filepath.Join(filepath.Dir(n.folder), "output.log"), 20)

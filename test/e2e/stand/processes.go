@@ -162,7 +162,7 @@ type supervisor struct {
 }
 
 func (s *Stand) supervisors() []supervisor {
-	files, err := filepath.Glob(filepath.Join(s.dir.AgentDir(), "processes", "*", "state.json"))
+	files, err := filepath.Glob(filepath.Join(s.dir.AgentDir()+"*", "processes", "*", "state.json")) // and those of racks
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func (n supervisor) report() (layout.Report, error) {
 
 // processes lists everything of the stand that is known, the topmost first, so that nothing killed is started again.
 func (s *Stand) processes() []process {
-	all := []process{s.recorded(Server), s.recorded(ControlPlane), s.recorded(Operator), s.recorded(Agent)}
+	all := append([]process{s.recorded(Server), s.recorded(ControlPlane), s.recorded(Operator), s.recorded(Agent)}, s.rackAgents()...)
 	for _, n := range s.supervisors() {
 		all = append(all, n.process)
 	}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -59,6 +60,8 @@ type Options struct {
 	// DataSize, if set, puts the data on a file system of its own of so many bytes, see [Stand.DataSeen]. It goes with
 	// the processes that see it: not for a test that takes the cluster down and up again.
 	DataSize int64
+	// Racks gives the stand a host in each of three racks, for a Cluster of [OnRacks].
+	Racks bool
 }
 
 // Stand is a Castellan on this machine.
@@ -69,6 +72,7 @@ type Stand struct {
 	ports   local.PortRange
 	cluster types.NamespacedName
 	options Options
+	agents  []*exec.Cmd // of racks
 }
 
 // New brings a Castellan up and waits until its cluster is Ready. When the test ends everything is stopped and removed;
@@ -82,7 +86,10 @@ func New(tb testing.TB, o Options) *Stand {
 		s.ports = freePorts(tb)
 	}
 	tb.Cleanup(s.end)
-	if !o.Down {
+	switch {
+	case o.Racks:
+		s.upOnRacks()
+	case !o.Down:
 		s.Up()
 	}
 	return s
@@ -104,6 +111,11 @@ func (s *Stand) Ports() local.PortRange { return s.ports }
 
 // Key names the stand's KafkaCluster.
 func (s *Stand) Key() types.NamespacedName { return s.cluster }
+
+// KeyOf names an object beside the stand's KafkaCluster.
+func (s *Stand) KeyOf(name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: s.cluster.Namespace, Name: name}
+}
 
 // Up runs `castellan up --detach` as a user would, a first time or again, and returns what it printed.
 func (s *Stand) Up() string {
@@ -174,6 +186,7 @@ func (s *Stand) end() {
 	if out.Code != 0 {
 		s.tb.Errorf("castellan down at the end: %s", out)
 	}
+	s.stopAgents()
 	for _, p := range append(ours, s.processes()...) {
 		if !p.alive() {
 			continue

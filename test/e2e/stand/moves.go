@@ -1,0 +1,288 @@
+package stand
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Admin asks Kafka through the listener "plain", as anybody could.
+func (s *Stand) Admin() *kadm.Client {
+	s.tb.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.ClientConfig("plain").Brokers...), kgo.MetadataMinAge(250*time.Millisecond))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.tb.Cleanup(client.Close)
+	return kadm.NewClient(client)
+}
+
+// Partition is one of a topic's.
+type Partition struct {
+	Topic string
+	ID    int32
+}
+
+// Replicas are the brokers of every partition, those of Kafka's own topics too.
+func Replicas(ctx context.Context, admin *kadm.Client) (map[Partition][]int32, error) {
+	topics, err := admin.ListTopicsWithInternal(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	all := map[Partition][]int32{}
+	topics.EachPartition(func(p kadm.PartitionDetail) { all[Partition{p.Topic, p.Partition}] = p.Replicas })
+	return all, nil
+}
+
+// BytesOn is how much of topics lies in the log dirs of each broker.
+func BytesOn(ctx context.Context, admin *kadm.Client, topics ...string) (map[int32]int64, error) {
+	dirs, err := admin.DescribeAllLogDirs(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("describe log dirs: %w", err)
+	}
+	bytes := map[int32]int64{}
+	dirs.Each(func(d kadm.DescribedLogDir) {
+		d.Topics.Each(func(p kadm.DescribedLogDirPartition) {
+			if slices.Contains(topics, p.Topic) {
+				bytes[d.Broker] += p.Size
+			}
+		})
+	})
+	return bytes, nil
+}
+
+// Throttles are all throttles of replication that are set, on brokers, for all of them and on topics.
+func Throttles(ctx context.Context, admin *kadm.Client) ([]string, error) {
+	var brokers []int32
+	topics, err := admin.ListTopicsWithInternal(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	live, err := admin.ListBrokers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list brokers: %w", err)
+	}
+	for _, b := range live {
+		brokers = append(brokers, b.NodeID)
+	}
+	wide, err := admin.DescribeBrokerConfigs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("describe the configuration of all brokers: %w", err)
+	}
+	each, err := admin.DescribeBrokerConfigs(ctx, brokers...)
+	if err != nil {
+		return nil, fmt.Errorf("describe the configuration of brokers: %w", err)
+	}
+	ofTopics, err := admin.DescribeTopicConfigs(ctx, slices.Collect(maps.Keys(topics))...)
+	if err != nil {
+		return nil, fmt.Errorf("describe the configuration of topics: %w", err)
+	}
+	var found []string
+	for _, r := range slices.Concat(wide, each, ofTopics) {
+		for _, c := range r.Configs {
+			set := c.Source == kmsg.ConfigSourceDynamicBrokerConfig || c.Source == kmsg.ConfigSourceDynamicDefaultBrokerConfig || c.Source == kmsg.ConfigSourceDynamicTopicConfig
+			if set && strings.Contains(c.Key, "replication.throttled") {
+				found = append(found, fmt.Sprintf("%s: %s=%s", r.Name, c.Key, c.MaybeValue()))
+			}
+		}
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// Unthrottled is the fact that no throttle of replication is left, and no reassignment.
+func (s *Stand) Unthrottled() Fact {
+	s.tb.Helper()
+	admin := s.Admin()
+	return func(ctx context.Context) error {
+		moving, err := admin.ListPartitionReassignments(ctx, nil)
+		if err != nil {
+			return fmt.Errorf("list reassignments: %w", err)
+		}
+		if len(moving) > 0 {
+			return fmt.Errorf("reassignments under way: %+v", moving.Sorted())
+		}
+		left, err := Throttles(ctx, admin)
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("throttles: %s", strings.Join(left, "; "))
+		}
+		return nil
+	}
+}
+
+// Sample is what was seen of moves at one moment.
+type Sample struct {
+	At time.Time
+	// Moving partitions, and how much of the watched topics lies on each broker.
+	Moving int
+	Bytes  map[int32]int64
+}
+
+// Moves is what a [Stand.WatchMoves] has seen.
+type Moves struct {
+	Samples []Sample
+	// To counts, by broker, the partitions of which it was seen to get a replica.
+	To map[int32]map[Partition]bool
+	// Throttled are the throttles that were seen.
+	Throttled map[string]bool
+	// Early are leaving brokers whose process was seen to be gone while Kafka still had replicas on them.
+	Early []string
+	// Unknown samples, with the last reason.
+	Unknown int
+	Why     string
+}
+
+// MoveWatch samples what moves, see [Stand.WatchMoves].
+type MoveWatch struct {
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+	mu    sync.Mutex
+	moves Moves
+}
+
+// WatchMoves samples reassignments, log dirs and throttles until Stop, and whether the process of a leaving broker
+// ends before Kafka has no replica on it.
+func (s *Stand) WatchMoves(topic string, leaving ...int32) *MoveWatch {
+	s.tb.Helper()
+	ctx, stop := context.WithCancel(s.tb.Context())
+	w := &MoveWatch{stop: stop, moves: Moves{To: map[int32]map[Partition]bool{}, Throttled: map[string]bool{}}}
+	admin := s.Admin()
+	var processes []process
+	for id, pid := range s.JVMPIDs() {
+		if ticks, runs := startTicks(pid); runs && slices.Contains(leaving, id) {
+			processes = append(processes, process{Name: strconv.Itoa(int(id)), PID: pid, Ticks: ticks})
+		}
+	}
+	w.ended.Go(func() {
+		tick := time.NewTicker(poll)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			if err := w.sample(ctx, admin, topic, processes); err != nil && ctx.Err() == nil {
+				w.mu.Lock()
+				w.moves.Unknown, w.moves.Why = w.moves.Unknown+1, err.Error()
+				w.mu.Unlock()
+			}
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+	return w
+}
+
+// Stop ends the watch and returns what it saw.
+func (w *MoveWatch) Stop() Moves {
+	w.stop()
+	w.ended.Wait()
+	return w.moves
+}
+
+// Began is the fact that so many replicas were seen on their way.
+func (w *MoveWatch) Began(count int) Fact {
+	return func(context.Context) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		seen := 0
+		for _, partitions := range w.moves.To {
+			seen += len(partitions)
+		}
+		if seen < count {
+			return fmt.Errorf("%d replicas were seen on their way; %d samples were not answered (%s)", seen, w.moves.Unknown, w.moves.Why)
+		}
+		return nil
+	}
+}
+
+func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string, leaving []process) error {
+	var gone []string // looked at before replicas are: a process that has ended may hold none by then
+	for _, p := range leaving {
+		if !p.alive() {
+			gone = append(gone, p.Name)
+		}
+	}
+	replicas, err := Replicas(ctx, admin)
+	if err != nil {
+		return err
+	}
+	moving, err := admin.ListPartitionReassignments(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("list reassignments: %w", err)
+	}
+	now := Sample{At: time.Now()}
+	if now.Bytes, err = BytesOn(ctx, admin, topic); err != nil {
+		return err
+	}
+	throttles, err := Throttles(ctx, admin)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	moving.Each(func(r kadm.ListPartitionReassignmentsResponse) {
+		now.Moving++
+		for _, to := range r.AddingReplicas {
+			if w.moves.To[to] == nil {
+				w.moves.To[to] = map[Partition]bool{}
+			}
+			w.moves.To[to][Partition{r.Topic, r.Partition}] = true
+		}
+	})
+	for _, t := range throttles {
+		w.moves.Throttled[t] = true
+	}
+	for p, on := range replicas {
+		for _, id := range on {
+			if name := strconv.Itoa(int(id)); slices.Contains(gone, name) {
+				w.moves.Early = append(w.moves.Early, fmt.Sprintf("broker %s was stopped with a replica of %s-%d", name, p.Topic, p.ID))
+			}
+		}
+	}
+	w.moves.Samples = append(w.moves.Samples, now)
+	return nil
+}
+
+// RateTo is how many bytes a second a broker got between the first and the last growth that was seen, and for how long.
+func (m Moves) RateTo(broker int32) (perSecond float64, during time.Duration) {
+	first, last := -1, -1
+	for i := 1; i < len(m.Samples); i++ {
+		if m.Samples[i].Bytes[broker] > m.Samples[i-1].Bytes[broker] {
+			last = i
+			if first < 0 {
+				first = i
+			}
+		}
+	}
+	if first < 0 || last == first {
+		return 0, 0
+	}
+	during = m.Samples[last].At.Sub(m.Samples[first].At)
+	return float64(m.Samples[last].Bytes[broker]-m.Samples[first].Bytes[broker]) / during.Seconds(), during
+}
+
+// Registered are the brokers that Kafka's controllers know, fenced ones too.
+func (s *Stand) Registered(ctx context.Context) ([]int32, error) {
+	s.tb.Helper()
+	seen, err := s.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []int32
+	for _, b := range seen.Brokers {
+		ids = append(ids, b.ID)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
