@@ -123,8 +123,7 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	until := e.factsHold()
 	in.Plan = plan.Compute(model, world, e.Now())
 	if how == Cached {
-		rest := len(in.Plan.Steps) == 0 && !e.prunable(&f) && !frees(f.operations, in.Plan.Operations) && e.Shared.Same(ctx, kc, model, f.nodes, in.Plan.Spare)
-		if !rest {
+		if !e.atRest(ctx, kc, &f, model, in.Plan) {
 			return Result{}, false, nil
 		}
 		e.memos.keep(kc, in.Plan.Memo)
@@ -147,6 +146,11 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 		err = e.prune(ctx, &f)
 	}
 	return e.conclude(ctx, kc, &f, in, steps, err), true, nil
+}
+
+// atRest says whether caches show that nothing is to be done.
+func (e *Engine) atRest(ctx context.Context, kc *api.KafkaCluster, f *facts, model cluster.Model, p plan.Plan) bool {
+	return len(p.Steps) == 0 && !e.prunable(f) && !frees(f.operations, p.Operations) && e.Shared.Same(ctx, kc, model, f.nodes, p.Spare)
 }
 
 // conclude says how it all is, after the steps: in the Operations first.

@@ -17,8 +17,8 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 )
 
-// mixed is a cluster with controllers 0 and 1 and brokers 100 and 101, and one without nodes.
-func mixed(t *testing.T) client.Client {
+// mixed judges for a cluster with controllers 0 and 1 and brokers 100 and 101, and one without nodes.
+func mixed(t *testing.T) validator {
 	t.Helper()
 	scheme, err := Scheme()
 	if err != nil {
@@ -40,12 +40,12 @@ func mixed(t *testing.T) client.Client {
 	} {
 		objects = append(objects, &api.KafkaNode{ObjectMeta: meta(name), Spec: spec})
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+	return validator{revisions: revisionsPort{client: c, live: c}, log: slog.New(slog.DiscardHandler)}
 }
 
 func TestOperationsThatMoveReplicas(t *testing.T) {
-	c := mixed(t)
-	v := validator{revisions: revisionsPort{client: c, live: c}, log: slog.New(slog.DiscardHandler)}
+	v := mixed(t)
 	rebalance := func(brokers ...int32) api.OperationSpec {
 		return api.OperationSpec{Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceFill, Brokers: brokers}}
 	}
@@ -60,28 +60,60 @@ func TestOperationsThatMoveReplicas(t *testing.T) {
 		want   string
 	}{
 		{"brokers are drained, also of a cluster that is stopped and paused: it waits", api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{100, 101}}, "", ""},
-		{"a controller holds no replicas", api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{100, 1}}, "",
-			"spec.nodes[1]: node 1 of KafkaCluster orders is no broker, so it holds no replicas; its brokers are 100, 101"},
-		{"a node that is not there", api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{7}}, "",
-			"spec.nodes[0]: KafkaCluster orders has no node 7; its nodes are 0, 1, 100, 101"},
-		{"a drain is no rollout", api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{100}, ToRevision: "orders-1"}, "",
-			"spec.toRevision: a drain leads to no revision; leave toRevision out, or change the spec of the KafkaCluster"},
+		{
+			"a controller holds no replicas",
+			api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{100, 1}},
+			"",
+			"spec.nodes[1]: node 1 of KafkaCluster orders is no broker, so it holds no replicas; its brokers are 100, 101",
+		},
+		{
+			"a node that is not there",
+			api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{7}},
+			"",
+			"spec.nodes[0]: KafkaCluster orders has no node 7; its nodes are 0, 1, 100, 101",
+		},
+		{
+			"a drain is no rollout",
+			api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{100}, ToRevision: "orders-1"},
+			"",
+			"spec.toRevision: a drain leads to no revision; leave toRevision out, or change the spec of the KafkaCluster",
+		},
 		{"brokers are filled", rebalance(101), "", ""},
 		{"all brokers take part", rebalance(), "", ""},
-		{"to a controller and to nobody nothing moves", rebalance(100, 0, 9), "",
+		{
+			"to a controller and to nobody nothing moves", rebalance(100, 0, 9), "",
 			"spec.rebalance.brokers[1]: KafkaCluster orders has no broker 0; its brokers are 100, 101\n" +
-				"spec.rebalance.brokers[2]: KafkaCluster orders has no broker 9; its brokers are 100, 101"},
-		{"before the first node", at("empty", rebalance(0)), "",
-			"spec.rebalance.brokers[0]: KafkaCluster empty has no broker 0; its brokers are none"},
-		{"nodes would be left unread", api.OperationSpec{Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceFull}, Nodes: []int32{100}}, "",
-			"spec.nodes: a Rebalance moves replicas between brokers, and changes no nodes; leave it out, or name brokers in spec.rebalance.brokers"},
-		{"a rebalance is no rollout", api.OperationSpec{Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceFull}, ToRevision: "orders-1"}, "",
-			"spec.toRevision: a rebalance leads to no revision; leave toRevision out, or change the spec of the KafkaCluster"},
-		{"how many nodes there are is said elsewhere", api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-1"}, "",
-			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead"},
+				"spec.rebalance.brokers[2]: KafkaCluster orders has no broker 9; its brokers are 100, 101",
+		},
+		{
+			"before the first node", at("empty", rebalance(0)), "",
+			"spec.rebalance.brokers[0]: KafkaCluster empty has no broker 0; its brokers are none",
+		},
+		{
+			"nodes would be left unread",
+			api.OperationSpec{Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceFull}, Nodes: []int32{100}},
+			"",
+			"spec.nodes: a Rebalance moves replicas between brokers, and changes no nodes; leave it out, or name brokers in spec.rebalance.brokers",
+		},
+		{
+			"a rebalance is no rollout",
+			api.OperationSpec{Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceFull}, ToRevision: "orders-1"},
+			"",
+			"spec.toRevision: a rebalance leads to no revision; leave toRevision out, or change the spec of the KafkaCluster",
+		},
+		{
+			"how many nodes there are is said elsewhere",
+			api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-1"},
+			"",
+			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead",
+		},
 		{"the engine's own, for a node that comes", api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-2", Nodes: []int32{102}}, "this", ""},
-		{"that of an earlier cluster of the name", api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-1"}, "earlier",
-			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead"},
+		{
+			"that of an earlier cluster of the name",
+			api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-1"},
+			"earlier",
+			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead",
+		},
 	} {
 		op := &api.Operation{ObjectMeta: metav1.ObjectMeta{Name: "asked"}, Spec: c.spec}
 		if op.Spec.ClusterRef.Name == "" {
