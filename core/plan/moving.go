@@ -381,7 +381,7 @@ func (p *pass) wantOwnKeys() {
 	for _, n := range p.existing() {
 		id := n.Spec.NodeID
 		own := map[string]string{}
-		if begun && (p.leaving[id] && op.Spec.Type == api.OperationScale && about(op, id) || p.drains(id)) && p.cordons() {
+		if begun && (p.leaving[id] && op.Spec.Type == api.OperationScale && about(op, id) || p.drains(id) && !m.done) && p.cordons() {
 			own[cordonedDirs] = "*"
 		} else if dirs := p.cordonedVolumes(n); begun && dirs != "" && p.cordons() {
 			own[cordonedDirs] = dirs
