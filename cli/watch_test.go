@@ -169,6 +169,21 @@ spec: {version: 4.3.1, pools: [{name: nodes, roles: [broker, controller], replic
 		w.err.await(t, "operation fourth goes on without being watched: `castellan watch fourth` shows it again")
 	})
 
+	t.Run("a terminal shows how far replicas are", func(t *testing.T) {
+		moving := func(name, phase, moves string) string {
+			return strings.Replace(operationText(name, phase, 0), "  nodes:\n", "  moves: "+moves+"\n", 1)
+		}
+		now(moving("moving", "Running", "{done: 1, running: 2, total: 4, leftBytes: 5368709120}"))
+		w := newCommand(kubeconfig, nil, func() (int, int) { return 80, 24 }, "watch", "moving")
+		w.start(t.Context())
+		w.out.await(t, "\nmoves 1/4, 5.0Gi left, 2 under way\n")
+		now(moving("moving", "Succeeded", "{done: 4, total: 4}"))
+		w.ended(t, cli.ExitOK)
+		if got := shown(t, w.out.String()); !strings.HasSuffix(got, "\nmoves 4/4\n") {
+			t.Errorf("the terminal shows:\n%s", got)
+		}
+	})
+
 	t.Run("a terminal shows it in place, also after the API server was away", func(t *testing.T) {
 		w := newCommand(kubeconfig, nil, func() (int, int) { return 40, 24 }, "watch", "fourth")
 		w.start(t.Context())
