@@ -37,6 +37,9 @@ func (p *pass) doMoves() {
 	if len(starts) > 0 {
 		p.step(Step{Kind: MoveReplicas, Node: -1, Moves: starts, Reason: fmt.Sprintf("operation %s moves replicas", p.op.active.Name)})
 	}
+	if len(m.ours) > 0 && len(p.plan.Blocked) == 0 { // whoever wanted them is gone, or cancelled
+		p.block(-1, "Moving", "replicas that are on their way come to their end", false)
+	}
 	if m.asked && p.refused() == "" && len(m.step.Elect) > 0 && p.moveGate().wait == nil {
 		p.step(Step{Kind: ElectLeaders, Node: -1, Reason: "replicas have moved; leadership goes to the preferred ones"})
 	}
