@@ -60,15 +60,18 @@ func TestControllersAreReplaced(t *testing.T) {
 	}
 }
 
-func TestControllerIsDownWhileOthersLeave(t *testing.T) {
+// Two of those that stay are down: without one more there is no majority left.
+func TestControllersAreDownWhileOthersLeave(t *testing.T) {
 	s := newScaled(t, model(controllers(5), brokers(3)))
 	s.w.Break(1, true)
+	s.w.Break(2, true)
 	s.spec(without(3, 4))
-	s.rest(60)
-	if len(s.w.Voters()) != 5 {
-		t.Errorf("voters %v", s.w.Voters())
+	p := s.rest(60)
+	if len(s.w.Voters()) != 5 || blockFor(p, "QuorumAtRisk") == nil {
+		t.Errorf("voters %v: %s", s.w.Voters(), s.said())
 	}
 	s.w.Break(1, false)
+	s.w.Break(2, false)
 	s.atRest(150)
 	s.gone(3, 4)
 }
@@ -105,14 +108,24 @@ func TestPoolGoes(t *testing.T) {
 	s.gone(100, 101, 102)
 }
 
-// Nodes that stay are in order before others go.
-func TestNothingLeavesWhileOneThatStaysIsDown(t *testing.T) {
-	s := newScaled(t, model(controllers(3), brokers(5)))
-	s.w.Break(0, true)
-	s.spec(without(102))
-	s.rest(60)
+// What comes is there before others go; what was there and is down holds nobody up.
+func TestWhatComesIsThereBeforeOthersGo(t *testing.T) {
+	s := newScaled(t, five())
+	s.spec(func(m *cluster.Model) {
+		with("brokers", 105)(m)
+		without(102)(m)
+	})
+	s.until("the new one exists", func() bool { return s.count(plan.CreateNode) > 8 })
+	s.w.Break(105, true)
+	p := s.rest(60)
+	if blockFor(p, "WaitingForNode") == nil || s.count(plan.MoveReplicas) > 0 {
+		t.Errorf("it does not wait: %s", s.said())
+	}
 	s.stays(102)
-	s.w.Break(0, false)
+	s.w.Break(105, false)
+	s.w.Break(104, true)
+	s.rest(100)
+	s.w.Break(104, false)
 	s.atRest(200)
 	s.gone(102)
 }

@@ -86,6 +86,8 @@ func (s *scaled) settle(most int) int {
 func (s *scaled) atRest(most int) {
 	s.t.Helper()
 	s.settle(most)
+	s.rest(8) // replicas come back into sync, and what Operations wait for is seen
+	s.settle(most)
 	if left := s.w.Leftovers(); len(left) > 0 {
 		s.t.Errorf("left behind: %v", left)
 	}

@@ -289,3 +289,16 @@ func usedVolumes(n *node) []int {
 	}
 	return out
 }
+
+// InDir counts the replicas in a log dir of a broker.
+func (w *World) InDir(id int32, path string) int {
+	n := 0
+	for i := range w.topics {
+		for j, p := range w.topics[i].Partitions {
+			if slices.Contains(p.Replicas, id) && w.dirOf(partitionName(w.topics[i].Name, j), id) == path {
+				n++
+			}
+		}
+	}
+	return n
+}
