@@ -21,7 +21,7 @@ func ask(f *facts, rev *api.ClusterRevision, model cluster.Model) plan.Ask {
 	return plan.Ask{
 		PerBroker: perBroker(f.nodes, model),
 		Placement: needsPlacement(f, rev, model),
-		Throttles: rev.Spec.Moving,
+		Throttles: rev.Spec.Moving, Controllers: plan.NeedsControllers(f.operations),
 	}
 }
 

@@ -86,7 +86,7 @@ type Operations interface {
 	List(ctx context.Context, of *api.KafkaCluster, how Freshness) ([]api.Operation, error)
 	// Create makes one, owned by the cluster. One of that name that is about the same is a success.
 	Create(ctx context.Context, of *api.KafkaCluster, op *api.Operation) error
-	// Record writes spec.from, spec.soakSince and spec.begun of op, and leaves the rest of the spec, which is
+	// Record writes spec.from, spec.soakSince, spec.begun and spec.heldUp of op, and leaves the rest of the spec, which is
 	// a user's, as it is now.
 	Record(ctx context.Context, op *api.Operation) error
 	// Report writes the status and keeps the object by its finalizer, or with free takes that off.

@@ -178,7 +178,27 @@ func (c *conn) observeBrokers(ctx context.Context, b current, what plan.Ask) (pl
 	if unread != nil {
 		k.PlacementWhy = unread.Error()
 	}
+	if what.Controllers {
+		k.Controllers = c.registeredControllers(ctx)
+	}
 	return k, nil
+}
+
+// registeredControllers are all that ever registered and that Kafka still knows (measured on
+// 4.3.1: also those that left); nil when no controller answers.
+func (c *conn) registeredControllers(ctx context.Context) []int32 {
+	if c.controllers == nil {
+		return nil
+	}
+	_, cluster, err := choose(ctx, c.controllers, c.itsControllers)
+	if err != nil {
+		return nil
+	}
+	ids := make([]int32, 0, len(cluster.Brokers))
+	for _, b := range cluster.Brokers {
+		ids = append(ids, b.NodeID)
+	}
+	return ids
 }
 
 // quorumThrough asks a broker, and the controllers themselves where it cannot tell: right after a change of leader a

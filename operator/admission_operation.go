@@ -60,9 +60,6 @@ func (w validator) operationProblems(ctx context.Context, op *api.Operation) ([]
 	if err != nil {
 		return nil, fmt.Errorf("read KafkaCluster %s: %w", op.Spec.ClusterRef.Name, err)
 	}
-	if op.Spec.Type == api.OperationScale {
-		return scaleProblems(op, kc), nil
-	}
 	var nodes api.KafkaNodeList
 	if err := live.List(ctx, &nodes, client.InNamespace(op.Namespace), client.MatchingLabels{LabelCluster: kc.Name}); err != nil {
 		return nil, fmt.Errorf("list the KafkaNodes of %s: %w", kc.Name, err)
@@ -80,17 +77,24 @@ func (w validator) operationProblems(ctx context.Context, op *api.Operation) ([]
 	if err != nil {
 		return nil, fmt.Errorf("list the ClusterRevisions of %s: %w", kc.Name, err)
 	}
+	if op.Spec.Type == api.OperationScale {
+		return scaleProblems(op, kc, revisions), nil
+	}
 	return slices.Concat(nodeProblems(op, ids), brokerProblems(op, ids, brokers), revisionProblems(op, revisions)), nil
 }
 
 // scaleProblems refuses what a user makes: how many nodes there are is said in one place. What
-// the engine makes belongs to the cluster from the start, and its nodes may not be there yet.
-func scaleProblems(op *api.Operation, kc *api.KafkaCluster) []cluster.Problem {
+// the engine makes belongs to the cluster from the start, and its nodes may not be there yet. What
+// was cancelled may be taken up again.
+func scaleProblems(op *api.Operation, kc *api.KafkaCluster, revisions []api.ClusterRevision) []cluster.Problem {
+	if n := len(revisions); n > 0 && revisions[n-1].Name == op.Spec.ToRevision && revisions[n-1].Spec.Held != nil {
+		return nil
+	}
 	if slices.ContainsFunc(op.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == kc.UID }) {
 		return nil
 	}
 	return []cluster.Problem{problem("spec.type", "an Operation Scale is made by Castellan, when the nodes of a cluster change",
-		fmt.Sprintf("change spec.pools[].replicas or spec.pools[].remove of KafkaCluster %s instead", kc.Name))}
+		fmt.Sprintf("change spec.pools[].replicas or spec.pools[].remove of KafkaCluster %s instead; one that was cancelled is taken up again by castellan retry", kc.Name))}
 }
 
 // brokerProblems are about nodes whose replicas are to move, or that are to get some.

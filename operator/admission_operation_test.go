@@ -105,14 +105,14 @@ func TestOperationsThatMoveReplicas(t *testing.T) {
 			"how many nodes there are is said elsewhere",
 			api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-1"},
 			"",
-			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead",
+			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead; one that was cancelled is taken up again by castellan retry",
 		},
 		{"the engine's own, for a node that comes", api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-2", Nodes: []int32{102}}, "this", ""},
 		{
 			"that of an earlier cluster of the name",
 			api.OperationSpec{Type: api.OperationScale, ToRevision: "orders-1"},
 			"earlier",
-			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead",
+			"spec.type: an Operation Scale is made by Castellan, when the nodes of a cluster change; change spec.pools[].replicas or spec.pools[].remove of KafkaCluster orders instead; one that was cancelled is taken up again by castellan retry",
 		},
 	} {
 		op := &api.Operation{ObjectMeta: metav1.ObjectMeta{Name: "asked"}, Spec: c.spec}

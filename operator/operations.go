@@ -104,7 +104,7 @@ func sameTask(a, b api.OperationSpec) bool {
 // Record implements engine.Operations.
 func (o operationsPort) Record(ctx context.Context, op *api.Operation) error {
 	_, err := o.change(ctx, op, func(now *api.Operation) {
-		now.Spec.From, now.Spec.SoakSince, now.Spec.Begun = op.Spec.From, op.Spec.SoakSince, op.Spec.Begun
+		now.Spec.From, now.Spec.SoakSince, now.Spec.Begun, now.Spec.HeldUp = op.Spec.From, op.Spec.SoakSince, op.Spec.Begun, op.Spec.HeldUp
 	})
 	return err
 }

@@ -99,7 +99,7 @@ func (p *pass) dismiss() {
 			spec.State = api.StateStopped
 			p.write(StopNode, spec, "it is not needed any more")
 		case stopped(n):
-			p.step(Step{Kind: DeleteNode, Node: id, Reason: "it is not needed any more; its data is kept"})
+			p.step(Step{Kind: DeleteNode, Node: id, RemoveData: p.wanted[id].WhenScaled == api.DeletionDelete, Reason: "it is not needed any more"})
 		case n.Status.State == api.NodeUnknown:
 			p.block(id, "HostSilent", unknownStop(n), true)
 		default:
