@@ -122,7 +122,7 @@ func (s *scaleOptions) leaving(p *api.Pool, given []api.PoolNodeIDs) error {
 	kept := corecluster.KeptIDs(p, given)
 	var ever []int32
 	if i := slices.IndexFunc(given, func(g api.PoolNodeIDs) bool { return g.Pool == p.Name }); i >= 0 {
-		ever = given[i].IDs
+		ever = slices.Concat(given[i].IDs, given[i].Removed)
 	}
 	for _, id := range s.remove {
 		if !slices.Contains(ever, id) {

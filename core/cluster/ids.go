@@ -18,11 +18,11 @@ func (r *resolver) removals() {
 			given = r.in.NodeIDs[k]
 		}
 		for j, id := range p.Remove {
-			if slices.Contains(given.IDs, id) {
+			if slices.Contains(ever(given), id) {
 				continue
 			}
 			remedy := "its nodes are " + idWords(present(given))
-			if len(given.IDs) == 0 {
+			if len(ever(given)) == 0 {
 				remedy = "leave it out: the pool is new"
 			}
 			r.fail(fmt.Sprintf("spec.pools[%d].remove[%d]", i, j), fmt.Sprintf("pool %s never had a node %d", p.Name, id), remedy)
@@ -36,7 +36,7 @@ func (r *resolver) giveIDs() {
 	taken := map[int32]string{}
 	for _, given := range r.in.NodeIDs {
 		r.ids = append(r.ids, *given.DeepCopy())
-		for _, id := range given.IDs {
+		for _, id := range ever(given) {
 			taken[id] = given.Pool
 		}
 	}
@@ -56,7 +56,7 @@ func (r *resolver) giveIDs() {
 // or, for a new pool, at the lowest hundred from which on its nodes have hundreds of their
 // own (0 for the first pool).
 func (r *resolver) nextFree(p *api.Pool, taken map[int32]string) int32 {
-	if ids := r.ids[r.poolIDs(p.Name)].IDs; len(ids) > 0 {
+	if ids := ever(r.ids[r.poolIDs(p.Name)]); len(ids) > 0 {
 		return slices.Max(ids) + 1
 	}
 	hundreds := map[int32]bool{}
@@ -109,6 +109,10 @@ func KeptIDs(p *api.Pool, given []api.PoolNodeIDs) []int32 {
 	ids := staying(p, given[i])
 	return ids[:min(len(ids), max(0, int(p.Replicas)))]
 }
+
+// ever are all ids that a pool had. A node may have left that no revision knew, because
+// revisions were deleted by hand: it is in Removed alone.
+func ever(given api.PoolNodeIDs) []int32 { return slices.Concat(given.IDs, given.Removed) }
 
 // present are the ids, ascending, whose nodes have not left for good.
 func present(given api.PoolNodeIDs) []int32 {

@@ -155,7 +155,7 @@ func (r *resolver) overrides(i int) {
 	for j, o := range p.Overrides {
 		path := fmt.Sprintf("spec.pools[%d].overrides[%d]", i, j)
 		switch {
-		case !slices.Contains(given.IDs, o.NodeID):
+		case !slices.Contains(ever(given), o.NodeID):
 			r.fail(path+".nodeID", fmt.Sprintf("pool %s has no node %d", p.Name, o.NodeID), "its nodes are "+idWords(present(given)))
 		case slices.Contains(given.Removed, o.NodeID):
 			// No error: the spec was in force before the node left, and must stay so.

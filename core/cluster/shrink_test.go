@@ -135,6 +135,17 @@ func TestFirstNodeIDAfterLeaving(t *testing.T) {
 	}
 }
 
+// A node may have left that no revision knew.
+func TestRemovedAlone(t *testing.T) {
+	in := good(combinedPool(3), api.Pool{Name: "more", Roles: []api.Role{api.RoleBroker}, Replicas: 1})
+	in.Spec.Pools[0].Remove = []int32{2}
+	in.NodeIDs = []api.PoolNodeIDs{{Pool: "nodes", IDs: []int32{0, 1}, Removed: []int32{1, 2}}, {Pool: "gone", Removed: []int32{100}}}
+	want := map[string][]int32{"nodes": {0, 3, 4}, "more": {200}}
+	if diff := cmp.Diff(want, idsByPool(resolved(t, in))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestPoolsLeave(t *testing.T) {
 	h := begin(t)
 	old := h.in.Spec.DeepCopy().Pools
