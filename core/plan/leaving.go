@@ -3,7 +3,9 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
@@ -216,6 +218,9 @@ func (p *pass) forget(n *Node, broker, held bool) {
 		p.block(id, "WaitingForFence", fmt.Sprintf("node %d has stopped; waiting until Kafka has fenced it", id), false)
 		p.again(fenceAgain)
 		return
+	}
+	if keys := slices.Sorted(maps.Keys(n.Spec.Dynamic)); broker && len(keys) > 0 {
+		p.step(Step{Kind: SetConfig, Node: id, Delete: keys, Reason: "its own configuration goes with it: " + strings.Join(keys, ", ")})
 	}
 	if broker {
 		p.step(Step{Kind: UnregisterBroker, Node: id, Reason: "it is fenced and holds no replica"})
