@@ -82,6 +82,9 @@ func (p *pass) emptyLogDirs(r balance.Request) (balance.Request, bool) {
 	r.Mode = balance.Disks
 	for _, n := range p.existing() {
 		for _, dir := range p.leftDirs(n) {
+			if b, at := p.logDir(dir); b == nil || at < 0 {
+				continue // it is not there yet, or not to be reached now
+			}
 			r.Brokers = append(r.Brokers, n.Spec.NodeID)
 			r.Empty = append(r.Empty, dir)
 		}
@@ -106,16 +109,27 @@ func (p *pass) leftDirs(n *Node) []balance.DirRef {
 	return out
 }
 
-// holdsInDir says whether a replica is in a log dir, or on its way there.
+// logDir finds a log dir in the facts: nil without its broker, an index below zero when the
+// broker does not say that it has it.
+func (p *pass) logDir(dir balance.DirRef) (*balance.Broker, int16) {
+	brokers := p.moving.facts.Brokers
+	b := slices.IndexFunc(brokers, func(b balance.Broker) bool { return b.ID == dir.Broker })
+	if b < 0 {
+		return nil, -1
+	}
+	return &brokers[b], int16(slices.IndexFunc(brokers[b].LogDirs, func(d balance.LogDir) bool { return d.Path == dir.Path })) //nolint:gosec // few
+}
+
+// holdsInDir says whether a replica is in a log dir, or on its way there. What is in those of a
+// broker that is down nobody knows, so any replica of it may be there.
 func (p *pass) holdsInDir(dir balance.DirRef) bool {
 	c := p.moving.facts
-	b := slices.IndexFunc(c.Brokers, func(b balance.Broker) bool { return b.ID == dir.Broker })
-	if b < 0 {
+	b, at := p.logDir(dir)
+	switch {
+	case b == nil, b.Alive && at < 0:
 		return false
-	}
-	at := int16(slices.IndexFunc(c.Brokers[b].LogDirs, func(d balance.LogDir) bool { return d.Path == dir.Path })) //nolint:gosec // few
-	if at < 0 {
-		return false
+	case at < 0:
+		return p.holdsReplica(dir.Broker)
 	}
 	for i := range c.Topics {
 		for j := range c.Topics[i].Partitions {
