@@ -280,3 +280,20 @@ func TestVolumeComesBack(t *testing.T) {
 	s.spec(onTwoVolumes)
 	s.atRest(200)
 }
+
+// What lies in the log dirs of a broker that is down is not known, so it loses none.
+func TestBrokerThatIsDownLosesNoVolume(t *testing.T) {
+	s := newScaled(t, five())
+	s.spec(onTwoVolumes)
+	s.atRest(150)
+	s.ask("even", api.OperationSpec{Type: api.OperationRebalance, Rebalance: &api.Rebalance{Mode: api.RebalanceDisks}})
+	s.atRest(150)
+	s.w.Break(101, true)
+	s.rest(5)
+	s.spec(onOneVolume)
+	if p := s.rest(60); blockFor(p, "EmptyingLogDir") == nil {
+		t.Errorf("nothing waits for it: %s", s.said())
+	}
+	s.w.Break(101, false)
+	s.atRest(250)
+}
