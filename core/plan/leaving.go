@@ -63,6 +63,9 @@ func (p *pass) outOfQuorum(id int32) bool {
 // each is forgotten. What moves their replicas is doMoves.
 func (p *pass) leave() {
 	leavers := p.leavers()
+	if op := p.op.active; op == nil || op.Spec.Type != api.OperationScale {
+		leavers = slices.DeleteFunc(leavers, p.isLeft)
+	}
 	if len(leavers) == 0 {
 		return
 	}
@@ -74,6 +77,28 @@ func (p *pass) leave() {
 	for _, n := range leavers {
 		p.leaveOne(n)
 	}
+}
+
+// isLeft says whether a user wanted a node that leaves left as it is, and names what takes it out.
+func (p *pass) isLeft(n *Node) bool {
+	id := n.Spec.NodeID
+	op, left := p.leftByUser(id)
+	if left {
+		p.block(id, "Ignored", fmt.Sprintf("node %d is not in the spec and is left as it is, as operation %s was told to: castellan retry %s takes it out", id, op, op), true)
+	}
+	return left
+}
+
+// leftByUser names the last operation that was to take a node out under this revision, and says
+// whether a user had it leave that one alone.
+func (p *pass) leftByUser(id int32) (op string, left bool) {
+	for i := len(p.have.Operations) - 1; i >= 0; i-- {
+		o := &p.have.Operations[i]
+		if o.Spec.Type == api.OperationScale && o.Spec.ToRevision == p.have.Revision && slices.Contains(o.Spec.Nodes, id) {
+			return o.Name, slices.Contains(o.Spec.IgnoredNodes, id)
+		}
+	}
+	return "", false
 }
 
 // mayLeave says why no node is taken out now, nil when they may go.

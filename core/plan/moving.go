@@ -123,6 +123,9 @@ func (p *pass) beginScale() {
 	var nodes []int32
 	var words []string
 	for _, n := range p.leavers() {
+		if _, left := p.leftByUser(n.Spec.NodeID); left {
+			continue
+		}
 		nodes = append(nodes, n.Spec.NodeID)
 		words = append(words, fmt.Sprintf("node %d leaves", n.Spec.NodeID))
 	}
