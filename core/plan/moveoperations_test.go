@@ -297,3 +297,40 @@ func TestBrokerThatIsDownLosesNoVolume(t *testing.T) {
 	s.w.Break(101, false)
 	s.atRest(250)
 }
+
+// A node that a user ignores stays when the Operation is over, until somebody takes it up again.
+func TestIgnoredNodeDoesNotLeave(t *testing.T) {
+	s := newScaled(t, rated(five(), 10<<20))
+	s.spec(without(101, 102))
+	s.until("replicas move", s.begun)
+	s.op(scale2).Spec.IgnoredNodes = []int32{102}
+	p := s.rest(100)
+	s.gone(101)
+	s.stays(102)
+	s.phase(scale2, api.OperationSucceeded, "")
+	if b := blockFor(p, "Ignored"); b == nil || b.Node != 102 || !b.Stalled || len(p.Steps) > 0 {
+		t.Errorf("blocked %+v", p.Blocked)
+	}
+	s.ask("again", api.OperationSpec{Type: api.OperationScale, ToRevision: "r2", Nodes: []int32{102}})
+	s.atRest(150)
+	s.gone(102)
+}
+
+func TestStoppedOrPausedInTheMiddleOfADrain(t *testing.T) {
+	for passes := range 14 {
+		for _, paused := range []bool{false, true} {
+			s := newScaled(t, rated(five(), 10<<20))
+			s.spec(without(102))
+			s.rest(passes)
+			if paused {
+				s.m.Paused = true
+			} else {
+				s.m.State = api.StateStopped
+			}
+			s.rest(20)
+			s.m.Paused, s.m.State = false, api.StateRunning
+			s.atRest(250)
+			s.gone(102)
+		}
+	}
+}

@@ -270,3 +270,69 @@ func TestDataGoesWhereTheSpecSaysSo(t *testing.T) {
 		t.Error("its data was kept")
 	}
 }
+
+// A further node leaves while one is on its way out, and neither comes back.
+func TestFurtherNodeLeaves(t *testing.T) {
+	s := newScaled(t, rated(five(), 10<<20))
+	s.spec(without(102))
+	s.until("replicas move", s.begun)
+	s.spec(without(103))
+	s.atRest(200)
+	s.gone(102, 103)
+}
+
+func TestDiskIsLostDuringADrain(t *testing.T) {
+	for _, id := range []int32{101, 102} {
+		s := newScaled(t, rated(five(), 10<<20))
+		s.spec(without(102))
+		s.until("replicas move", s.begun)
+		s.w.LoseDisk(id)
+		s.atRest(250)
+		s.gone(102)
+	}
+}
+
+func TestHostIsSilentDuringADrain(t *testing.T) {
+	s := newScaled(t, rated(five(), 10<<20))
+	s.spec(without(102))
+	s.until("replicas move", s.begun)
+	s.w.Silence(102, true)
+	p := s.rest(60)
+	if blockFor(p, "HostSilent") == nil || s.count(plan.UnregisterBroker) > 0 {
+		t.Errorf("whether it stopped is not known: %s", s.said())
+	}
+	s.w.Silence(102, false)
+	s.atRest(200)
+	s.gone(102)
+}
+
+// The only copy of a topic is on the leaving broker when that crashes.
+func TestOnlyCopyIsOnALeavingBrokerThatCrashes(t *testing.T) {
+	s := newScaled(t, rated(five(), 10<<20))
+	s.w.ELR = true
+	s.w.AddTopic("one", 1, []int32{102}, []int32{103})
+	s.spec(without(102))
+	s.until("replicas move", s.begun)
+	s.w.Crash(102)
+	s.atRest(200)
+	s.gone(102)
+}
+
+// Everything at once: all brokers and a controller for new ones, which are filled.
+func TestNodesAreExchanged(t *testing.T) {
+	m := model(controllers(3), brokers(3))
+	m.Balance.FillNewBrokers = true
+	s := newScaled(t, rated(m, 20<<20))
+	s.spec(func(m *cluster.Model) {
+		with("brokers", 110, 111, 112)(m)
+		with("controllers", 10)(m)
+		without(1, 100, 101, 102)(m)
+	})
+	s.atRest(300)
+	s.gone(1, 100, 101, 102)
+	for _, id := range []int32{110, 111, 112} {
+		if s.w.On(id) == 0 {
+			t.Errorf("broker %d is empty", id)
+		}
+	}
+}
