@@ -263,12 +263,30 @@ func TestOperator(t *testing.T) {
 	stopAgent := y.playAgent()
 	defer stopAgent()
 	y.born()
+	y.previewed()
 	y.quiet()
 	y.operations()
 	y.withoutOperator(url)
 	y.deletion()
 	y.flippedByte()
 	y.deletionWithData()
+}
+
+// previewed tells what a change leads to where the API server knows no pods.
+func (y *yard) previewed() {
+	y.t.Helper()
+	kc := y.cluster("orders")
+	if err := y.c.Get(y.t.Context(), client.ObjectKeyFromObject(kc), kc); err != nil {
+		y.t.Fatal(err)
+	}
+	kc.Spec.Pools[0].Replicas += 2
+	p, problems, err := operator.Preview(y.t.Context(), y.config, kc, nil)
+	if err != nil || len(problems) > 0 {
+		y.t.Fatalf("the plan of one node more cannot be told: %v %v", err, problems)
+	}
+	if len(p.Steps)+len(p.Blocked) == 0 {
+		y.t.Error("one node more is no change at all")
+	}
 }
 
 // admission refuses with path and remedy, and warns.

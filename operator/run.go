@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -190,6 +192,14 @@ func Preview(ctx context.Context, config *rest.Config, kc *api.KafkaCluster, dia
 	}
 	clients := kafka.NewClients(kafka.Options{Dial: dial})
 	defer clients.Close()
-	w := wire(c, c, substrates{hosts: hostsub.New(c, c), pods: kubesub.New(c, c, nil)}, clients)
+	on := substrates{hosts: hostsub.New(c, c)}
+	// The control plane of hosts serves no Services: no node is a pod there.
+	switch _, err := c.RESTMapper().RESTMapping(schema.GroupKind{Kind: "Service"}); {
+	case err == nil:
+		on.pods = kubesub.New(c, c, nil)
+	case !meta.IsNoMatchError(err):
+		return plan.Plan{}, nil, fmt.Errorf("ask the API server whether it runs pods: %w", err)
+	}
+	w := wire(c, c, on, clients)
 	return w.engine.Preview(ctx, kc)
 }
