@@ -91,6 +91,9 @@ func newestKafka() (string, error) {
 	return versions[len(versions)-1], nil
 }
 
+// mostNodesHere is how many nodes of a generated cluster this machine may be given later on.
+const mostNodesHere = 100
+
 // generatedCluster is the KafkaCluster that `up` makes when it is given no file: combined
 // nodes on this machine with a plaintext listener on loopback.
 func generatedCluster(version string, nodes int, config map[string]any) *unstructured.Unstructured {
@@ -102,7 +105,7 @@ func generatedCluster(version string, nodes int, config map[string]any) *unstruc
 			"roles":     []any{string(api.RoleBroker), string(api.RoleController)},
 			"replicas":  int64(nodes),
 			"jvm":       map[string]any{"heap": defaultHeap},
-			"placement": map[string]any{"hosts": map[string]any{"maxPerHost": int64(nodes)}},
+			"placement": map[string]any{"hosts": map[string]any{"maxPerHost": int64(mostNodesHere)}},
 		}},
 		"listeners": []any{map[string]any{"name": "plain", "port": int64(clientPort)}},
 	})
