@@ -99,17 +99,30 @@ func Throttles(ctx context.Context, admin *kadm.Client) ([]string, error) {
 	return found, nil
 }
 
+// reassignments are those under way.
+func reassignments(ctx context.Context, admin *kadm.Client) ([]kadm.ListPartitionReassignmentsResponse, error) {
+	topics, err := admin.ListTopicsWithInternal(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	moving, err := admin.ListPartitionReassignments(ctx, topics.TopicsSet()) // of no topic it would be none
+	if err != nil {
+		return nil, fmt.Errorf("list reassignments: %w", err)
+	}
+	return moving.Sorted(), nil
+}
+
 // Unthrottled is the fact that no throttle of replication is left, and no reassignment.
 func (s *Stand) Unthrottled() Fact {
 	s.tb.Helper()
 	admin := s.Admin()
 	return func(ctx context.Context) error {
-		moving, err := admin.ListPartitionReassignments(ctx, nil)
+		moving, err := reassignments(ctx, admin)
 		if err != nil {
-			return fmt.Errorf("list reassignments: %w", err)
+			return err
 		}
 		if len(moving) > 0 {
-			return fmt.Errorf("reassignments under way: %+v", moving.Sorted())
+			return fmt.Errorf("reassignments under way: %+v", moving)
 		}
 		left, err := Throttles(ctx, admin)
 		if err != nil {
@@ -217,9 +230,9 @@ func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string
 	if err != nil {
 		return err
 	}
-	moving, err := admin.ListPartitionReassignments(ctx, nil)
+	moving, err := reassignments(ctx, admin)
 	if err != nil {
-		return fmt.Errorf("list reassignments: %w", err)
+		return err
 	}
 	now := Sample{At: time.Now()}
 	if now.Bytes, err = BytesOn(ctx, admin, topic); err != nil {
@@ -231,15 +244,15 @@ func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	moving.Each(func(r kadm.ListPartitionReassignmentsResponse) {
-		now.Moving++
+	now.Moving = len(moving)
+	for _, r := range moving {
 		for _, to := range r.AddingReplicas {
 			if w.moves.To[to] == nil {
 				w.moves.To[to] = map[Partition]bool{}
 			}
 			w.moves.To[to][Partition{r.Topic, r.Partition}] = true
 		}
-	})
+	}
 	for _, t := range throttles {
 		w.moves.Throttled[t] = true
 	}

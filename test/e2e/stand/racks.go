@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -88,9 +89,9 @@ func (s *Stand) startAgent(rack string) {
 		s.tb.Fatal(err)
 	}
 	defer log.Close() //nolint:errcheck // the process has its own
-	//nolint:gosec // the stand's own binary
-	cmd := exec.CommandContext(context.Background(), filepath.Join(s.bin, "castellan"), "agent", "--host", rackHost(rack), "--kubeconfig", s.enrol(rack),
+	program, args := s.onVolumes(rack, filepath.Join(s.bin, "castellan"), "agent", "--host", rackHost(rack), "--kubeconfig", s.enrol(rack),
 		"--state", filepath.Join(string(s.dir), name), "--data-root", s.rackData(rack), "--packages", store)
+	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // the stand's own binary
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -105,6 +106,33 @@ func (s *Stand) startAgent(rack string) {
 	if err != nil {
 		s.tb.Fatalf("write down which process the agent of rack %s is: %v", rack, err)
 	}
+}
+
+// onVolumes wraps the command of a rack's agent so that it, and the nodes that it starts, see a file system of its own
+// for each node, see [Options.VolumeSize]. Which node comes to which rack is not known yet.
+func (s *Stand) onVolumes(rack, program string, args ...string) (wrapper string, wrapped []string) {
+	if s.options.VolumeSize == 0 {
+		return program, args
+	}
+	wrapped = []string{"--mount"}
+	if os.Geteuid() != 0 {
+		wrapped = append(wrapped, "--user", "--map-root-user")
+	}
+	script := ""
+	for _, first := range []int32{0, 100} {
+		for id := first; id < first+10; id++ {
+			volume := filepath.Dir(host.Path(s.rackData(rack), s.cluster.Namespace, s.cluster.Name, id, "any"))
+			script += fmt.Sprintf("mkdir -p '%s' && mount -t tmpfs -o size=%d,mode=700 tmpfs '%[1]s' && ", volume, s.options.VolumeSize)
+		}
+	}
+	wrapped = append(wrapped, "sh", "-c", script+`exec "$@"`, "sh", program)
+	return "unshare", append(wrapped, args...)
+}
+
+// SeenIn is a path of a rack's host as its agent sees it, with [Options.VolumeSize].
+func (s *Stand) SeenIn(rack, path string) string {
+	s.tb.Helper()
+	return filepath.Join("/proc", strconv.Itoa(s.MustPID(Agent+"-"+rack)), "root", path)
 }
 
 // enrol gives the agent of a rack its account, and returns its kubeconfig.

@@ -62,6 +62,9 @@ type Options struct {
 	DataSize int64
 	// Racks gives the stand a host in each of three racks, for a Cluster of [OnRacks].
 	Racks bool
+	// VolumeSize, if set, puts the data of every node in Racks on a file system of its own of so many bytes: on one that
+	// all share, each looks as full as the others.
+	VolumeSize int64
 }
 
 // Stand is a Castellan on this machine.
