@@ -25,6 +25,9 @@ func (p *pass) doMoves() {
 		return
 	}
 	p.plan.Memo = m.memo
+	if m.memo == nil && len(m.ours) > 0 {
+		p.plan.Memo = p.have.Memo // it tells which moves were whose
+	}
 	p.again(moveAgain)
 	if m.facts == nil {
 		p.plan.Memo = p.have.Memo

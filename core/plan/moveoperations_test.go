@@ -334,3 +334,21 @@ func TestStoppedOrPausedInTheMiddleOfADrain(t *testing.T) {
 		}
 	}
 }
+
+// Somebody moves another partition of a topic of which we move some, and ours are taken back.
+func TestForeignReassignmentOfATopicOfOurs(t *testing.T) {
+	s := newScaled(t, rated(five(), 10<<20))
+	s.w.Size("t", 400<<20)
+	s.spec(without(102))
+	s.until("replicas move", s.begun)
+	s.w.Reassign("t", 3, 103, 104, 101)
+	s.rest(2)
+	s.op(scale2).Spec.Cancelled, s.op(scale2).Spec.Revert = true, true
+	s.rest(100)
+	if got := s.w.Replicas("t")[3]; !slices.Equal(got, []int32{103, 104, 101}) {
+		t.Errorf("theirs came to %v", got)
+	}
+	if left := s.w.Leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -57,7 +57,9 @@ func (p *pass) cancelMoves(op *api.Operation, word string) {
 		p.report(op, api.OperationRunning, fmt.Sprintf("it %s; what of it is under way is not known: %s", word, p.whyNoPlacement()))
 	case op.Spec.Revert && len(m.ours) > 0:
 		for _, ref := range m.ours {
-			m.takeBack[ref] = true
+			if p.begunBy(op, ref) {
+				m.takeBack[ref] = true
+			}
 		}
 		p.report(op, api.OperationRunning, fmt.Sprintf("it %s; its moves are taken back", word))
 	case len(m.ours) > 0:
@@ -65,6 +67,29 @@ func (p *pass) cancelMoves(op *api.Operation, word string) {
 	default:
 		p.report(op, api.OperationRunning, fmt.Sprintf("it %s; its throttles are removed", word))
 	}
+}
+
+// begunBy says whether a move that is under way is an Operation's. A topic of ours may have
+// others, which somebody else began; after a start nobody can tell them apart.
+func (p *pass) begunBy(op *api.Operation, ref balance.PartitionRef) bool {
+	memo := p.have.Memo
+	return memo == nil || memo.Operation != op.Name || slices.ContainsFunc(memo.Proposal.Moves, func(m balance.Move) bool {
+		return m.Topic == ref.Topic && m.Partition == ref.Partition && p.leadsTo(ref, m.To)
+	})
+}
+
+// leadsTo says whether a partition's new replicas are all among those of a list.
+func (p *pass) leadsTo(ref balance.PartitionRef, to []int32) bool {
+	for i := range p.moving.facts.Topics {
+		t := &p.moving.facts.Topics[i]
+		if t.Name != ref.Topic {
+			continue
+		}
+		return !slices.ContainsFunc(t.Partitions[ref.Partition].Replicas, func(r balance.Replica) bool {
+			return r.State.Has(balance.Adding) && !slices.Contains(to, r.Broker)
+		})
+	}
+	return false
 }
 
 // otherMoves says whether another Operation that moves replicas goes on, which cleans up after both.

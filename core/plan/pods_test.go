@@ -390,7 +390,7 @@ func TestAPodThatIsAskedToBeAnotherIsHeld(t *testing.T) {
 	before := w.See().Nodes
 	for what, change := range map[string]func(n *cluster.Node){
 		"another first volume": func(n *cluster.Node) { n.Volumes, n.Process.Volumes = n.Volumes[1:], n.Process.Volumes[1:] },
-		"other roles":   func(n *cluster.Node) { n.Roles, n.Exposures = []api.Role{api.RoleBroker}, nil },
+		"other roles":          func(n *cluster.Node) { n.Roles, n.Exposures = []api.Role{api.RoleBroker}, nil },
 		"a host": func(n *cluster.Node) {
 			n.Kubernetes, n.Process.Image, n.Process.Package, n.Hosts.MaxPerHost = false, "", "sha256:1", 9
 			n.Volumes = []api.Volume{{Name: "data"}, {Name: "more-1"}}

@@ -277,7 +277,7 @@ func (p *pass) whyUnknown() string {
 func (p *pass) down() map[int32]bool {
 	down := map[int32]bool{}
 	for _, n := range p.existing() {
-		if p.leaving[n.Spec.NodeID] && n.Spec.State == api.StateStopped {
+		if p.leaving[n.Spec.NodeID] && (n.Spec.State == api.StateStopped || n.Status.Nonce != "") {
 			continue // it is not coming back, and held nothing
 		}
 		if p.updatingNow(n) || p.evicting(n) || (!settled(n) && !p.lame(n)) {
