@@ -18,18 +18,18 @@ const drained int32 = 104
 func drainDeleted(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	pid := s.JVMPIDs()[drained]
-	watch := s.WatchMoves(bulk)
+	watch := watchMoves(t, s, bulk)
 	s.Must("drain", "kafka", "--nodes", stand.IDs(drained), "--rate", "512Ki")
 	op := moving(t, s, api.OperationDrain)
-	s.Eventually("replicas are on their way", 2*time.Minute, watch.Began(1))
+	s.Eventually("replicas are on their way", 2*time.Minute, watch.began(1))
 	s.Must("delete", "operation", op.Name)
 	s.Eventually("the operation is gone", 5*time.Minute, s.Gone(op))
-	s.Eventually("no throttle and no move is left", time.Minute, s.Unthrottled())
-	if moves := watch.Stop(); len(moves.To[drained]) > 0 {
-		t.Errorf("partitions %v were moved to broker %d, which was drained", moves.To[drained], drained)
+	s.Eventually("no throttle and no move is left", time.Minute, unthrottled(t, s))
+	if seen := watch.end(); len(seen.To[drained]) > 0 {
+		t.Errorf("partitions %v were moved to broker %d, which was drained", seen.To[drained], drained)
 	}
 	stays(t, s, pid)
-	s.Throughout("nothing is moved any more", 5*time.Second, s.Unthrottled())
+	s.Throughout("nothing is moved any more", 5*time.Second, unthrottled(t, s))
 	apartInRacks(t, s)
 }
 
@@ -50,9 +50,8 @@ func stays(t *testing.T, s *stand.Stand, pid int) {
 			held++
 		}
 	}
-	registered, err := s.Registered(t.Context())
-	if err != nil || held == 0 || !slices.Contains(registered, drained) {
-		t.Errorf("broker %d holds %d replicas, registered are %v, %v", drained, held, registered, err)
+	if known := registeredBrokers(t, s); held == 0 || !slices.Contains(known, drained) {
+		t.Errorf("broker %d holds %d replicas, registered are %v", drained, held, known)
 	}
 }
 
@@ -61,10 +60,10 @@ func leaveTakenBack(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	const victim int32 = 103
 	pid := s.JVMPIDs()[drained]
-	watch := s.WatchMoves(bulk)
+	watch := watchMoves(t, s, bulk)
 	s.Apply(scaled(4, "512Ki", 102, drained))
 	op := moving(t, s, api.OperationScale)
-	s.Eventually("replicas are on their way", 2*time.Minute, watch.Began(1))
+	s.Eventually("replicas are on their way", 2*time.Minute, watch.began(1))
 	killOperator(t, s, 0)
 	killed := s.JVMPIDs()[victim]
 	s.Kill(killed)
@@ -79,8 +78,8 @@ func leaveTakenBack(t *testing.T, s *stand.Stand) {
 	}
 	s.Apply(scaled(5, "3Mi", 102))
 	s.Eventually("the operation is over", 5*time.Minute, phase(s, op.Name, api.OperationCancelled, "superseded"))
-	s.Eventually("no throttle and no move is left", 2*time.Minute, s.Unthrottled())
-	if moves := watch.Stop(); len(moves.Throttled) == 0 {
+	s.Eventually("no throttle and no move is left", 2*time.Minute, unthrottled(t, s))
+	if seen := watch.end(); len(seen.Throttled) == 0 {
 		t.Error("no throttle was seen while it moved")
 	}
 	stays(t, s, pid)

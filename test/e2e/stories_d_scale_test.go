@@ -56,10 +56,10 @@ func TestScale(t *testing.T) {
 		tell func(*testing.T, *stand.Stand)
 	}{
 		{"three brokers come and are filled", brokersFilled},
-		{"the middle broker leaves", func(t *testing.T, s *stand.Stand) { brokersLeave(t, s, 5, 102) }},
+		{"the middle broker leaves", leaving(5, 102)},
 		{"a drain is deleted", drainDeleted},
 		{"operator and broker are killed, and the spec is taken back", leaveTakenBack},
-		{"two brokers leave at once", func(t *testing.T, s *stand.Stand) { brokersLeave(t, s, 3, 100, 104) }},
+		{"two brokers leave at once", leaving(3, 100, 104)},
 	} {
 		if !t.Run(story.name, func(t *testing.T) { story.tell(t, s.For(t)) }) {
 			break // what follows would only say it again
@@ -108,7 +108,7 @@ func fillBulk(t *testing.T, s *stand.Stand) {
 // bulkEnds are the end offsets of what moves.
 func bulkEnds(t *testing.T, s *stand.Stand) map[int32]int64 {
 	t.Helper()
-	offsets, err := s.Admin().ListEndOffsets(t.Context(), bulk)
+	offsets, err := adminOf(t, s).ListEndOffsets(t.Context(), bulk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,9 +150,9 @@ func conditions(kc *api.KafkaCluster) string {
 }
 
 // placed are the replicas of all partitions now.
-func placed(t *testing.T, s *stand.Stand) map[stand.Partition][]int32 {
+func placed(t *testing.T, s *stand.Stand) map[partition][]int32 {
 	t.Helper()
-	all, err := stand.Replicas(t.Context(), s.Admin())
+	all, err := replicasOf(t.Context(), adminOf(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,18 +181,18 @@ func brokersFilled(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	added := []int32{103, 104, 105}
 	before := placed(t, s)
-	watch := s.WatchMoves(bulk)
+	watch := watchMoves(t, s, bulk)
 	s.Apply(scaled(6, "3Mi"))
 	op := moving(t, s, api.OperationScale)
 	if diff := gocmp.Diff(added, slices.Sorted(slices.Values(op.Spec.Nodes))); diff != "" {
 		t.Errorf("the operation is about (- want, + got):\n%s", diff)
 	}
-	took := s.Eventually("they are filled", 8*time.Minute, filled(s, added))
-	s.Eventually("no throttle and no move is left", 5*time.Second, s.Unthrottled())
-	moves := watch.Stop()
+	took := s.Eventually("they are filled", 8*time.Minute, filled(t, s, added))
+	s.Eventually("no throttle and no move is left", 5*time.Second, unthrottled(t, s))
+	seen := watch.end()
 	s.WaitReady()
 
-	for to, partitions := range moves.To {
+	for to, partitions := range seen.To {
 		if !slices.Contains(added, to) {
 			t.Errorf("%d partitions were moved to broker %d, which is not new", len(partitions), to)
 		}
@@ -221,12 +221,13 @@ func brokersFilled(t *testing.T, s *stand.Stand) {
 	if m := operationNow(t, s, op.Name).Status.Moves; m == nil || m.Total == 0 || m.Done != m.Total || m.LeftBytes != 0 {
 		t.Errorf("the operation says of its moves: %+v", m)
 	}
-	throttledAsAsked(t, moves, added)
+	throttledAsAsked(t, &seen, added)
 }
 
 // filled is the fact that brokers hold replicas and that every operation of that is over.
-func filled(s *stand.Stand, ids []int32) stand.Fact {
-	admin, c := s.Admin(), s.Client()
+func filled(t *testing.T, s *stand.Stand, ids []int32) stand.Fact {
+	t.Helper()
+	admin, c := adminOf(t, s), s.Client()
 	return func(ctx context.Context) error {
 		var list api.OperationList
 		if err := c.List(ctx, &list); err != nil {
@@ -237,7 +238,7 @@ func filled(s *stand.Stand, ids []int32) stand.Fact {
 				return fmt.Errorf("operation %s is %s: %s", op.Name, op.Status.Phase, op.Status.Message)
 			}
 		}
-		bytes, err := stand.BytesOn(ctx, admin, bulk)
+		bytes, err := bytesOn(ctx, admin, bulk)
 		if err != nil {
 			return err
 		}
@@ -251,10 +252,10 @@ func filled(s *stand.Stand, ids []int32) stand.Fact {
 }
 
 // throttledAsAsked wants the brokers that were filled to have got what was allowed, within 15 %.
-func throttledAsAsked(t *testing.T, moves stand.Moves, added []int32) {
+func throttledAsAsked(t *testing.T, seen *moves, added []int32) {
 	t.Helper()
 	rates := 0
-	for throttle := range moves.Throttled {
+	for throttle := range seen.Throttled {
 		if key, rate, _ := strings.Cut(throttle, "="); strings.HasSuffix(key, "throttled.rate") {
 			rates++
 			if rate != fmt.Sprint(moveRate) {
@@ -263,16 +264,24 @@ func throttledAsAsked(t *testing.T, moves stand.Moves, added []int32) {
 		}
 	}
 	if rates == 0 {
-		t.Errorf("no throttle was seen in %d samples (%d not answered: %s)", len(moves.Samples), moves.Unknown, moves.Why)
+		t.Errorf("no throttle was seen in %d samples (%d not answered: %s)", len(seen.Samples), seen.Unknown, seen.Why)
 	}
 	fastest := 0.0
 	for _, id := range added {
-		rate, during := moves.RateTo(id)
+		rate, during := seen.rateTo(id)
 		t.Logf("broker %d got %.0f bytes/s for %s, %+.1f %% of what was asked", id, rate, during.Round(100*time.Millisecond), 100*(rate/moveRate-1))
 		fastest = max(fastest, rate)
 	}
 	if math.Abs(fastest/moveRate-1) > 0.15 {
 		t.Errorf("brokers got up to %.0f bytes/s, asked were %d", fastest, moveRate)
+	}
+}
+
+// leaving is the story of brokers that leave.
+func leaving(left int, ids ...int32) func(*testing.T, *stand.Stand) {
+	return func(t *testing.T, s *stand.Stand) {
+		t.Helper()
+		brokersLeave(t, s, left, ids...)
 	}
 }
 
@@ -285,23 +294,23 @@ func brokersLeave(t *testing.T, s *stand.Stand, left int, ids ...int32) {
 		volumes = append(volumes, s.SeenIn(n.Spec.Rack, filepath.Join(n.Spec.Volumes[0].Path, layout.LogFolder, "meta.properties")))
 	}
 	history := len(scales(t, s))
-	watch := s.WatchMoves(bulk, ids...)
+	watch := watchMoves(t, s, bulk, ids...)
 	s.Must("scale", "kafka", "--pool", "brokers", "--replicas", fmt.Sprint(left), "--remove", stand.IDs(ids...))
 	op := moving(t, s, api.OperationScale)
-	s.Eventually("replicas are on their way", 2*time.Minute, watch.Began(1))
+	s.Eventually("replicas are on their way", 2*time.Minute, watch.began(1))
 	late := fmt.Sprintf("late-%d", ids[0])
 	makeOn(t, s, late, ids[0], 103)
 	took := s.Eventually("they have left", 8*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
-	s.Eventually("no throttle and no move is left", 5*time.Second, s.Unthrottled())
-	moves := watch.Stop()
+	s.Eventually("no throttle and no move is left", 5*time.Second, unthrottled(t, s))
+	seen := watch.end()
 	s.WaitReady()
-	t.Logf("%v left in %s; %d samples, %d not answered (%s)", ids, took.Round(time.Second), len(moves.Samples), moves.Unknown, moves.Why)
+	t.Logf("%v left in %s; %d samples, %d not answered (%s)", ids, took.Round(time.Second), len(seen.Samples), seen.Unknown, seen.Why)
 
-	for _, early := range moves.Early {
+	for _, early := range seen.Early {
 		t.Error(early)
 	}
 	for _, id := range ids {
-		if to := moves.To[id]; len(to) > 0 {
+		if to := seen.To[id]; len(to) > 0 {
 			t.Errorf("partitions %v were moved to broker %d, which left", to, id)
 		}
 	}
@@ -311,7 +320,7 @@ func brokersLeave(t *testing.T, s *stand.Stand, left int, ids ...int32) {
 			t.Errorf("the data of a broker that left was to be kept: %v", err)
 		}
 	}
-	if on := placed(t, s)[stand.Partition{Topic: late}]; len(on) != 2 {
+	if on := placed(t, s)[partition{Topic: late}]; len(on) != 2 {
 		t.Errorf("%s, made on a broker that left, has replicas %v", late, on)
 	}
 	apartInRacks(t, s)
@@ -323,14 +332,10 @@ func brokersLeave(t *testing.T, s *stand.Stand, left int, ids ...int32) {
 // forgotten wants neither Kafka nor the API nor a host to know brokers any more.
 func forgotten(t *testing.T, s *stand.Stand, ids ...int32) {
 	t.Helper()
-	registered, err := s.Registered(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, nodes := s.JVMPIDs(), nodeIDs(s)
+	known, running, nodes := registeredBrokers(t, s), s.JVMPIDs(), nodeIDs(s)
 	for _, id := range ids {
-		if slices.Contains(registered, id) || slices.Contains(nodes, id) || running[id] != 0 {
-			t.Errorf("broker %d left: registered are %v, nodes %v, JVMs %v", id, registered, nodes, running)
+		if slices.Contains(known, id) || slices.Contains(nodes, id) || running[id] != 0 {
+			t.Errorf("broker %d left: registered are %v, nodes %v, JVMs %v", id, known, nodes, running)
 		}
 	}
 	for p, on := range placed(t, s) {

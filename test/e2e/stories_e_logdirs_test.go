@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -30,6 +31,10 @@ const (
 	pair       = "pair"
 	// moreVolume is the second volume of a node.
 	moreVolume = "more"
+	// firstDisk is the file system of the first volumes of all nodes, secondDisk that of a second one: so much larger
+	// that what neighbours have on it is little.
+	firstDisk  = 6 << 30
+	secondDisk = 3 << 29
 )
 
 // jbod is three combined nodes with volumes.
@@ -44,7 +49,7 @@ func jbod(volumes ...string) string {
 // TestLogDirs tells of a second log dir that every broker gets, of replicas that move into it, of the way back, and of
 // one that fails.
 func TestLogDirs(t *testing.T) {
-	s := stand.New(t, stand.Options{Cluster: jbod("data")})
+	s := stand.New(t, stand.Options{Cluster: jbod("data"), DataSize: firstDisk})
 	traffic := s.StartTraffic("jbod", 6)
 	isr := kafkatest.WatchISR(t.Context(), s.BrokerTarget(), 250*time.Millisecond, func(topic string) bool { return topic == "jbod" || topic == everywhere })
 	fillDirs(t, s)
@@ -55,9 +60,9 @@ func TestLogDirs(t *testing.T) {
 		tell func(*testing.T, *stand.Stand)
 	}{
 		{"a log dir is added and filled", dirAdded},
-		{"a log dir is taken away", dirRemoved},
 		{"a log dir fails", dirFails},
 		{"a topic is in the way of a restart", topicsInTheWay},
+		{"a log dir is taken away", dirRemoved},
 	} {
 		began := time.Now()
 		if !t.Run(story.name, func(t *testing.T) { story.tell(t, s.For(t)) }) {
@@ -105,24 +110,24 @@ func fillDirs(t *testing.T, s *stand.Stand) {
 // makePlain makes a topic with a min.insync.replicas of its own.
 func makePlain(t *testing.T, s *stand.Stand, topic string, partitions int32, replicas int16, minISR string) {
 	t.Helper()
-	if _, err := s.Admin().CreateTopic(t.Context(), partitions, replicas, map[string]*string{"min.insync.replicas": &minISR}, topic); err != nil {
+	if _, err := adminOf(t, s).CreateTopic(t.Context(), partitions, replicas, map[string]*string{"min.insync.replicas": &minISR}, topic); err != nil {
 		t.Fatalf("make %s: %v", topic, err)
 	}
 }
 
 // endsOf are the end offsets of topics.
-func endsOf(t *testing.T, s *stand.Stand, topics ...string) map[stand.Partition]int64 {
+func endsOf(t *testing.T, s *stand.Stand, topics ...string) map[partition]int64 {
 	t.Helper()
-	offsets, err := s.Admin().ListEndOffsets(t.Context(), topics...)
+	offsets, err := adminOf(t, s).ListEndOffsets(t.Context(), topics...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ends := map[stand.Partition]int64{}
+	ends := map[partition]int64{}
 	offsets.Each(func(o kadm.ListedOffset) {
 		if o.Err != nil {
 			t.Errorf("end of %s-%d: %v", o.Topic, o.Partition, o.Err)
 		}
-		ends[stand.Partition{Topic: o.Topic, ID: o.Partition}] = o.Offset
+		ends[partition{Topic: o.Topic, ID: o.Partition}] = o.Offset
 	})
 	return ends
 }
@@ -139,22 +144,22 @@ func dirOf(t *testing.T, s *stand.Stand, id int32, volume string) string {
 }
 
 // inDirs are the partitions in each log dir of each broker; a log dir that failed is nil.
-func inDirs(ctx context.Context, admin *kadm.Client) (map[int32]map[string]map[stand.Partition]bool, error) {
+func inDirs(ctx context.Context, admin *kadm.Client) (map[int32]map[string]map[partition]bool, error) {
 	described, err := admin.DescribeAllLogDirs(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("describe log dirs: %w", err)
 	}
-	all := map[int32]map[string]map[stand.Partition]bool{}
+	all := map[int32]map[string]map[partition]bool{}
 	described.Each(func(d kadm.DescribedLogDir) {
 		if all[d.Broker] == nil {
-			all[d.Broker] = map[string]map[stand.Partition]bool{}
+			all[d.Broker] = map[string]map[partition]bool{}
 		}
 		if d.Err != nil {
 			all[d.Broker][d.Dir] = nil
 			return
 		}
-		in := map[stand.Partition]bool{}
-		d.Topics.Each(func(p kadm.DescribedLogDirPartition) { in[stand.Partition{Topic: p.Topic, ID: p.Partition}] = true })
+		in := map[partition]bool{}
+		d.Topics.Each(func(p kadm.DescribedLogDirPartition) { in[partition{Topic: p.Topic, ID: p.Partition}] = true })
 		all[d.Broker][d.Dir] = in
 	})
 	return all, nil
@@ -166,7 +171,7 @@ func rolled(t *testing.T, s *stand.Stand, yaml string) *api.Operation {
 	before := s.JVMPIDs()
 	s.Apply(yaml)
 	op := operation(t, s)
-	took := s.Eventually("every node runs it", 8*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
+	took := s.Eventually("every node runs it", 12*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
 	s.WaitReady()
 	s.Eventually("every replica is in sync", 2*time.Minute, s.InSync())
 	t.Logf("rolled out in %s", took.Round(time.Second))
@@ -199,8 +204,33 @@ func rebalanced(t *testing.T, s *stand.Stand, args ...string) (*api.Operation, s
 	return newest, out
 }
 
+// seen is a path of the data folder as the stand's own processes see it.
+func seen(s *stand.Stand, path string) string {
+	return filepath.Join(s.DataSeen(), strings.TrimPrefix(path, s.Dir().DataRoot()))
+}
+
+// mountDisks gives each node a file system of its own for its second volume.
+func mountDisks(t *testing.T, s *stand.Stand) {
+	t.Helper()
+	for _, id := range nodeIDs(s) {
+		path := filepath.Join(filepath.Dir(s.Node(id).Spec.Volumes[0].Path), moreVolume)
+		if err := os.Mkdir(seen(s, path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		pid := fmt.Sprint(s.MustPID(stand.Server))
+		args := []string{"--target", pid, "--mount", "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d,mode=700", secondDisk), "tmpfs", path}
+		if os.Geteuid() != 0 {
+			args = append([]string{"--user", "--preserve-credentials"}, args...)
+		}
+		if out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput(); err != nil { //nolint:gosec // the stand's own folder
+			t.Fatalf("mount a disk for node %d: %v: %s", id, err, out)
+		}
+	}
+}
+
 func dirAdded(t *testing.T, s *stand.Stand) {
 	t.Helper()
+	mountDisks(t, s)
 	rolled(t, s, jbod("data", moreVolume))
 	filledDirs(t, s)
 }
@@ -209,9 +239,9 @@ func dirAdded(t *testing.T, s *stand.Stand) {
 func filledDirs(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	before := placed(t, s)
-	watch := s.WatchMoves(everywhere)
+	watch := watchMoves(t, s, everywhere)
 	op, out := rebalanced(t, s, "--mode", "disks")
-	moves := watch.Stop()
+	moves := watch.end()
 	if out.Code != 0 || op.Status.Phase != api.OperationSucceeded {
 		t.Fatalf("operation %s is %s: %s; castellan rebalance: %s", op.Name, op.Status.Phase, op.Status.Message, out)
 	}
@@ -221,7 +251,7 @@ func filledDirs(t *testing.T, s *stand.Stand) {
 	if p := op.Status.Proposal; p == nil || p.Bytes != 0 || p.LocalBytes == 0 {
 		t.Errorf("the proposal was %+v", p)
 	}
-	all, err := inDirs(t.Context(), s.Admin())
+	all, err := inDirs(t.Context(), adminOf(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,10 +272,12 @@ type dirWatch struct {
 	held  map[int32]int
 }
 
-func watchDirs(s *stand.Stand, dirs map[int32]string) *dirWatch {
+func watchDirs(t *testing.T, s *stand.Stand, dirs map[int32]string) *dirWatch {
+	t.Helper()
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	w := &dirWatch{stop: stop, first: s.JVMPIDs(), held: map[int32]int{}}
-	admin := s.Admin()
+	admin := adminOf(t, s)
 	w.ended.Go(func() {
 		tick := time.NewTicker(votersEvery)
 		defer tick.Stop()
@@ -280,11 +312,11 @@ func dirRemoved(t *testing.T, s *stand.Stand) {
 		dirs[id] = dirOf(t, s, id, moreVolume)
 	}
 	before := placed(t, s)
-	watch := watchDirs(s, dirs)
+	watch := watchDirs(t, s, dirs)
 	defer watch.stop()
 	rolled(t, s, jbod("data"))
 	held := watch.end()
-	all, err := inDirs(t.Context(), s.Admin())
+	all, err := inDirs(t.Context(), adminOf(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +327,7 @@ func dirRemoved(t *testing.T, s *stand.Stand) {
 		if _, used := all[id][dir]; used {
 			t.Errorf("broker %d still has %s", id, dir)
 		}
-		entries := folder(t, dir)
+		entries := folder(t, seen(s, dir))
 		logs := slices.DeleteFunc(slices.Clone(entries), func(name string) bool { return !partitionFolder.MatchString(name) })
 		if !slices.Contains(entries, "meta.properties") || len(logs) > 0 {
 			t.Errorf("%s holds %v", dir, entries)
@@ -316,20 +348,18 @@ var partitionFolder = regexp.MustCompile(`^.+-\d+$`)
 // gives it back.
 func dirFails(t *testing.T, s *stand.Stand) {
 	t.Helper()
-	rolled(t, s, jbod("data", moreVolume))
-	filledDirs(t, s)
 	victim, lost := holderOf(t, s, pair)
 	dir := dirOf(t, s, victim, moreVolume)
 	pid := s.JVMPIDs()[victim]
 	kept := filepath.Join(filepath.Dir(dir), "taken-away")
-	if err := os.Rename(dir, kept); err != nil {
+	if err := os.Rename(seen(s, dir), seen(s, kept)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+	if err := os.WriteFile(seen(s, dir), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	took := s.Eventually("Kafka gives the log dir up", 2*time.Minute, func(ctx context.Context) error {
-		all, err := inDirs(ctx, s.Admin())
+		all, err := inDirs(ctx, adminOf(t, s))
 		if err == nil && all[victim][dir] != nil {
 			err = fmt.Errorf("it holds %d replicas", len(all[victim][dir]))
 		}
@@ -345,9 +375,9 @@ func dirFails(t *testing.T, s *stand.Stand) {
 		t.Fatalf("operation %s is %s: %s; castellan rebalance: %s", op.Name, op.Status.Phase, op.Status.Message, out)
 	}
 	t.Logf("%s is repaired after %s", pair, out.Took.Round(time.Second))
-	maps.DeleteFunc(lost, func(p stand.Partition, _ bool) bool { return p.Topic == pair })
+	maps.DeleteFunc(lost, func(p partition, _ bool) bool { return p.Topic == pair })
 	s.Eventually("the topic is whole again", time.Minute, servesWithout(s, victim, lost))
-	s.Eventually("no throttle and no move is left", time.Minute, s.Unthrottled())
+	s.Eventually("no throttle and no move is left", time.Minute, unthrottled(t, s))
 	op, out = rebalanced(t, s, "--mode", "disks", "--repair-log-dirs")
 	if out.Code == 0 || op.Status.Phase != api.OperationFailed || !strings.Contains(op.Status.Message, "add brokers") {
 		t.Errorf("where every broker has a replica already, operation %s is %s: %s; castellan rebalance: %s", op.Name, op.Status.Phase, op.Status.Message, out)
@@ -356,10 +386,10 @@ func dirFails(t *testing.T, s *stand.Stand) {
 		t.Errorf("the JVM of broker %d was %d and is %d", victim, pid, now)
 	}
 
-	if err := os.Remove(dir); err != nil {
+	if err := os.Remove(seen(s, dir)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(kept, dir); err != nil {
+	if err := os.Rename(seen(s, kept), seen(s, dir)); err != nil {
 		t.Fatal(err)
 	}
 	if out := s.Run(3*time.Minute, "", "restart", "kafka", "--nodes", stand.IDs(victim), "--wait"); out.Code != 0 {
@@ -370,9 +400,9 @@ func dirFails(t *testing.T, s *stand.Stand) {
 }
 
 // holderOf is a broker with a replica of a topic in its second log dir, and all that is there.
-func holderOf(t *testing.T, s *stand.Stand, topic string) (int32, map[stand.Partition]bool) {
+func holderOf(t *testing.T, s *stand.Stand, topic string) (int32, map[partition]bool) {
 	t.Helper()
-	all, err := inDirs(t.Context(), s.Admin())
+	all, err := inDirs(t.Context(), adminOf(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,17 +421,17 @@ func holderOf(t *testing.T, s *stand.Stand, topic string) (int32, map[stand.Part
 }
 
 // servesWithout is the fact that a broker neither leads nor follows what it has lost, and that all else is in sync.
-func servesWithout(s *stand.Stand, broker int32, lost map[stand.Partition]bool) stand.Fact {
+func servesWithout(s *stand.Stand, broker int32, lost map[partition]bool) stand.Fact {
 	return func(ctx context.Context) error {
-		seen, err := s.Observe(ctx)
+		now, err := s.Observe(ctx)
 		if err != nil {
 			return err
 		}
 		led := 0
-		for _, topic := range seen.Topics {
+		for _, topic := range now.Topics {
 			for i, p := range topic.Partitions {
 				gone := 0
-				if lost[stand.Partition{Topic: topic.Name, ID: int32(i)}] {
+				if lost[partition{Topic: topic.Name, ID: int32(i)}] {
 					gone = 1
 				}
 				if p.Leader == broker {
@@ -422,40 +452,41 @@ func servesWithout(s *stand.Stand, broker int32, lost map[stand.Partition]bool) 
 // topicsInTheWay has topics that can spare no replica in the way of a restart.
 func topicsInTheWay(t *testing.T, s *stand.Stand) {
 	t.Helper()
-	inTheWay := func(value, policy string) string {
-		yaml := strings.Replace(jbod("data", moreVolume), "  config:\n", "  config:\n    "+readOnlyKey+": "+value+"\n", 1)
-		return yaml + "  rollout: {noSpareReplica: {" + policy + "}}\n"
-	}
-	strict, single := "strict", "single"
+	const strict, single = "strict", "single"
 	makePlain(t, s, strict, 1, 3, "3")
-
-	s.Apply(inTheWay("701", "then: Wait"))
-	op := operation(t, s)
+	s.Must("restart", "kafka", "--nodes", "1")
+	op := restarting(t, s)
 	s.Eventually("the operation names the topic", 2*time.Minute, says(s, op.Name, strict+"-0", "min.insync.replicas"))
 	unmoved(t, s, "nothing is restarted while the topic is in the way")
 	s.Must("topics", "delete", strict)
-	s.Eventually("it goes on when the topic is mended", 6*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
+	s.Eventually("it goes on when the topic is mended", 4*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
+	s.Apply(jbod("data", moreVolume) + "  rollout: {noSpareReplica: {then: Restart, after: 20s}}\n")
 	s.WaitReady()
 
 	makePlain(t, s, single, 1, 1, "1")
-	holder := placed(t, s)[stand.Partition{Topic: single}][0]
+	holder := placed(t, s)[partition{Topic: single}][0]
 	before := s.JVMPIDs()
-	s.Apply(inTheWay("702", "then: Restart, after: 20s"))
-	op = operation(t, s)
-	s.Eventually("the operation names the topic and the time", 4*time.Minute, says(s, op.Name, single+"-0", "it is restarted all the same"))
-	named := time.Now()
+	s.Must("restart", "kafka", "--nodes", stand.IDs(holder))
+	op = restarting(t, s)
+	s.Eventually("the operation names the topic and the time", 2*time.Minute, says(s, op.Name, single+"-0", "it is restarted all the same"))
 	if s.JVMPIDs()[holder] != before[holder] {
 		t.Errorf("broker %d was restarted before its time", holder)
 	}
-	s.Eventually("it goes on by itself", 6*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
-	t.Logf("over %s after it was named", time.Since(named).Round(time.Second))
+	took := s.Eventually("it goes on by itself", 4*time.Minute, phase(s, op.Name, api.OperationSucceeded, ""))
+	t.Logf("over %s after it was named", took.Round(time.Second))
 	s.WaitReady()
 	for id, pid := range s.JVMPIDs() {
-		if before[id] == pid {
-			t.Errorf("node %d was not restarted", id)
+		if restarted := before[id] != pid; restarted != (id == holder) {
+			t.Errorf("node %d: restarted is %t", id, restarted)
 		}
 	}
 	s.Must("topics", "delete", single)
+}
+
+// restarting is the Restart that is active.
+func restarting(t *testing.T, s *stand.Stand) *api.Operation {
+	t.Helper()
+	return moving(t, s, api.OperationRestart)
 }
 
 // says is the fact that an operation's status has words in its message, or in that of one of its nodes.

@@ -59,6 +59,12 @@ func (p process) alive() bool {
 	return ok && ticks == p.Ticks && (p.Boot == "" || p.Boot == bootID())
 }
 
+// Alive looks whether a process that runs now still does, whoever gets its id after it.
+func Alive(pid int) func() bool {
+	ticks, _ := startTicks(pid)
+	return process{PID: pid, Ticks: ticks}.alive
+}
+
 func (p process) kill() error {
 	if !p.alive() {
 		return nil

@@ -27,12 +27,12 @@ import (
 )
 
 // racks are the racks of a stand that has some: each is one Host, all of them this machine.
-var racks = []string{"a", "b", "c"}
+func racks() []string { return []string{"a", "b", "c"} }
 
 // OnRacks is a cluster's YAML whose pools have so many nodes at most on the host of each rack, see [Options.Racks].
 func OnRacks(yaml string, perHost int) string {
 	var names []string
-	for _, rack := range racks {
+	for _, rack := range racks() {
 		names = append(names, rackHost(rack))
 	}
 	placement := fmt.Sprintf("hosts: {names: [%s], maxPerHost: %d}", strings.Join(names, ", "), perHost)
@@ -46,9 +46,9 @@ func (s *Stand) upOnRacks() {
 	s.tb.Helper()
 	yaml := s.options.Cluster
 	var hosts []string
-	each := (s.ports.To - s.ports.From + 1) / int32(len(racks)) //nolint:gosec // three
-	for i, rack := range racks {
-		from := s.ports.From + int32(i)*each //nolint:gosec // three
+	each := (s.ports.To - s.ports.From + 1) / int32(len(racks())) //nolint:gosec // three
+	for i, rack := range racks() {
+		from := s.ports.From + int32(i)*each
 		hosts = append(hosts, fmt.Sprintf(`apiVersion: castellan.dev/v1alpha1
 kind: Host
 metadata: {name: %s}
@@ -63,7 +63,7 @@ spec:
 	}
 	s.options.Cluster = strings.Join(hosts, "---\n")
 	s.Up()
-	for _, rack := range racks {
+	for _, rack := range racks() {
 		s.startAgent(rack)
 	}
 	s.options.Cluster = yaml
@@ -118,14 +118,14 @@ func (s *Stand) onVolumes(rack, program string, args ...string) (wrapper string,
 	if os.Geteuid() != 0 {
 		wrapped = append(wrapped, "--user", "--map-root-user")
 	}
-	script := ""
+	var script strings.Builder
 	for _, first := range []int32{0, 100} {
 		for id := first; id < first+10; id++ {
 			volume := filepath.Dir(host.Path(s.rackData(rack), s.cluster.Namespace, s.cluster.Name, id, "any"))
-			script += fmt.Sprintf("mkdir -p '%s' && mount -t tmpfs -o size=%d,mode=700 tmpfs '%[1]s' && ", volume, s.options.VolumeSize)
+			fmt.Fprintf(&script, "mkdir -p '%s' && mount -t tmpfs -o size=%d,mode=700 tmpfs '%[1]s' && ", volume, s.options.VolumeSize)
 		}
 	}
-	wrapped = append(wrapped, "sh", "-c", script+`exec "$@"`, "sh", program)
+	wrapped = append(wrapped, "sh", "-c", script.String()+`exec "$@"`, "sh", program)
 	return "unshare", append(wrapped, args...)
 }
 
@@ -182,7 +182,7 @@ func (s *Stand) stopAgents() {
 // rackAgents are the processes of the agents of racks as the stand's folder has them on record.
 func (s *Stand) rackAgents() []process {
 	var all []process
-	for _, rack := range racks {
+	for _, rack := range racks() {
 		all = append(all, s.recorded(Agent+"-"+rack))
 	}
 	return all

@@ -1,50 +1,52 @@
-package stand
+package e2e
 
 import (
 	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"castellan.dev/castellan/test/e2e/stand"
 )
 
-// Admin asks Kafka through the listener "plain", as anybody could.
-func (s *Stand) Admin() *kadm.Client {
-	s.tb.Helper()
+// adminOf asks Kafka through the listener "plain", as anybody could.
+func adminOf(t *testing.T, s *stand.Stand) *kadm.Client {
+	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(s.ClientConfig("plain").Brokers...), kgo.MetadataMinAge(250*time.Millisecond))
 	if err != nil {
-		s.tb.Fatal(err)
+		t.Fatal(err)
 	}
-	s.tb.Cleanup(client.Close)
+	t.Cleanup(client.Close)
 	return kadm.NewClient(client)
 }
 
-// Partition is one of a topic's.
-type Partition struct {
+// partition is one of a topic's.
+type partition struct {
 	Topic string
 	ID    int32
 }
 
-// Replicas are the brokers of every partition, those of Kafka's own topics too.
-func Replicas(ctx context.Context, admin *kadm.Client) (map[Partition][]int32, error) {
+// replicasOf are the brokers of every partition, those of Kafka's own topics too.
+func replicasOf(ctx context.Context, admin *kadm.Client) (map[partition][]int32, error) {
 	topics, err := admin.ListTopicsWithInternal(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list topics: %w", err)
 	}
-	all := map[Partition][]int32{}
-	topics.EachPartition(func(p kadm.PartitionDetail) { all[Partition{p.Topic, p.Partition}] = p.Replicas })
+	all := map[partition][]int32{}
+	topics.EachPartition(func(p kadm.PartitionDetail) { all[partition{p.Topic, p.Partition}] = p.Replicas })
 	return all, nil
 }
 
-// BytesOn is how much of topics lies in the log dirs of each broker.
-func BytesOn(ctx context.Context, admin *kadm.Client, topics ...string) (map[int32]int64, error) {
+// bytesOn is how much of topics lies in the log dirs of each broker.
+func bytesOn(ctx context.Context, admin *kadm.Client, topics ...string) (map[int32]int64, error) {
 	dirs, err := admin.DescribeAllLogDirs(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("describe log dirs: %w", err)
@@ -60,8 +62,8 @@ func BytesOn(ctx context.Context, admin *kadm.Client, topics ...string) (map[int
 	return bytes, nil
 }
 
-// Throttles are all throttles of replication that are set, on brokers, for all of them and on topics.
-func Throttles(ctx context.Context, admin *kadm.Client) ([]string, error) {
+// throttlesOf are all throttles of replication that are set, on brokers, for all of them and on topics.
+func throttlesOf(ctx context.Context, admin *kadm.Client) ([]string, error) {
 	var brokers []int32
 	topics, err := admin.ListTopicsWithInternal(ctx)
 	if err != nil {
@@ -112,10 +114,10 @@ func reassignments(ctx context.Context, admin *kadm.Client) ([]kadm.ListPartitio
 	return moving.Sorted(), nil
 }
 
-// Unthrottled is the fact that no throttle of replication is left, and no reassignment.
-func (s *Stand) Unthrottled() Fact {
-	s.tb.Helper()
-	admin := s.Admin()
+// unthrottled is the fact that no throttle of replication is left, and no reassignment.
+func unthrottled(t *testing.T, s *stand.Stand) stand.Fact {
+	t.Helper()
+	admin := adminOf(t, s)
 	return func(ctx context.Context) error {
 		moving, err := reassignments(ctx, admin)
 		if err != nil {
@@ -124,7 +126,7 @@ func (s *Stand) Unthrottled() Fact {
 		if len(moving) > 0 {
 			return fmt.Errorf("reassignments under way: %+v", moving)
 		}
-		left, err := Throttles(ctx, admin)
+		left, err := throttlesOf(ctx, admin)
 		if err != nil {
 			return err
 		}
@@ -135,19 +137,19 @@ func (s *Stand) Unthrottled() Fact {
 	}
 }
 
-// Sample is what was seen of moves at one moment.
-type Sample struct {
+// sample is what was seen of moves at one moment.
+type sample struct {
 	At time.Time
 	// Moving partitions, and how much of the watched topics lies on each broker.
 	Moving int
 	Bytes  map[int32]int64
 }
 
-// Moves is what a [Stand.WatchMoves] has seen.
-type Moves struct {
-	Samples []Sample
+// moves is what a [watchMoves] has seen.
+type moves struct {
+	Samples []sample
 	// To counts, by broker, the partitions of which it was seen to get a replica.
-	To map[int32]map[Partition]bool
+	To map[int32]map[partition]bool
 	// Throttled are the throttles that were seen.
 	Throttled map[string]bool
 	// Early are leaving brokers whose process was seen to be gone while Kafka still had replicas on them.
@@ -157,32 +159,32 @@ type Moves struct {
 	Why     string
 }
 
-// MoveWatch samples what moves, see [Stand.WatchMoves].
-type MoveWatch struct {
+// moveWatch samples what moves, see [watchMoves].
+type moveWatch struct {
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 	mu    sync.Mutex
-	moves Moves
+	moves moves
 }
 
-// WatchMoves samples reassignments, log dirs and throttles until Stop, and whether the process of a leaving broker
+// watchMoves samples reassignments, log dirs and throttles until its end, and whether the process of a leaving broker
 // ends before Kafka has no replica on it.
-func (s *Stand) WatchMoves(topic string, leaving ...int32) *MoveWatch {
-	s.tb.Helper()
-	ctx, stop := context.WithCancel(s.tb.Context())
-	w := &MoveWatch{stop: stop, moves: Moves{To: map[int32]map[Partition]bool{}, Throttled: map[string]bool{}}}
-	admin := s.Admin()
-	var processes []process
+func watchMoves(t *testing.T, s *stand.Stand, topic string, leaving ...int32) *moveWatch {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	w := &moveWatch{stop: stop, moves: moves{To: map[int32]map[partition]bool{}, Throttled: map[string]bool{}}}
+	admin := adminOf(t, s)
+	alive := map[int32]func() bool{}
 	for id, pid := range s.JVMPIDs() {
-		if ticks, runs := startTicks(pid); runs && slices.Contains(leaving, id) {
-			processes = append(processes, process{Name: strconv.Itoa(int(id)), PID: pid, Ticks: ticks})
+		if slices.Contains(leaving, id) {
+			alive[id] = stand.Alive(pid)
 		}
 	}
 	w.ended.Go(func() {
-		tick := time.NewTicker(poll)
+		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for ctx.Err() == nil {
-			if err := w.sample(ctx, admin, topic, processes); err != nil && ctx.Err() == nil {
+			if err := w.sample(ctx, admin, topic, alive); err != nil && ctx.Err() == nil {
 				w.mu.Lock()
 				w.moves.Unknown, w.moves.Why = w.moves.Unknown+1, err.Error()
 				w.mu.Unlock()
@@ -196,15 +198,15 @@ func (s *Stand) WatchMoves(topic string, leaving ...int32) *MoveWatch {
 	return w
 }
 
-// Stop ends the watch and returns what it saw.
-func (w *MoveWatch) Stop() Moves {
+// end ends the watch and returns what it saw.
+func (w *moveWatch) end() moves {
 	w.stop()
 	w.ended.Wait()
 	return w.moves
 }
 
-// Began is the fact that so many replicas were seen on their way.
-func (w *MoveWatch) Began(count int) Fact {
+// began is the fact that so many replicas were seen on their way.
+func (w *moveWatch) began(count int) stand.Fact {
 	return func(context.Context) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -219,14 +221,14 @@ func (w *MoveWatch) Began(count int) Fact {
 	}
 }
 
-func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string, leaving []process) error {
-	var gone []string // looked at before replicas are: a process that has ended may hold none by then
-	for _, p := range leaving {
-		if !p.alive() {
-			gone = append(gone, p.Name)
+func (w *moveWatch) sample(ctx context.Context, admin *kadm.Client, topic string, alive map[int32]func() bool) error {
+	var gone []int32 // looked at before replicas are: what a process holds that ended since is not held against it
+	for id, is := range alive {
+		if !is() {
+			gone = append(gone, id)
 		}
 	}
-	replicas, err := Replicas(ctx, admin)
+	replicas, err := replicasOf(ctx, admin)
 	if err != nil {
 		return err
 	}
@@ -234,11 +236,11 @@ func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string
 	if err != nil {
 		return err
 	}
-	now := Sample{At: time.Now()}
-	if now.Bytes, err = BytesOn(ctx, admin, topic); err != nil {
+	now := sample{At: time.Now()}
+	if now.Bytes, err = bytesOn(ctx, admin, topic); err != nil {
 		return err
 	}
-	throttles, err := Throttles(ctx, admin)
+	throttles, err := throttlesOf(ctx, admin)
 	if err != nil {
 		return err
 	}
@@ -248,9 +250,9 @@ func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string
 	for _, r := range moving {
 		for _, to := range r.AddingReplicas {
 			if w.moves.To[to] == nil {
-				w.moves.To[to] = map[Partition]bool{}
+				w.moves.To[to] = map[partition]bool{}
 			}
-			w.moves.To[to][Partition{r.Topic, r.Partition}] = true
+			w.moves.To[to][partition{r.Topic, r.Partition}] = true
 		}
 	}
 	for _, t := range throttles {
@@ -258,8 +260,8 @@ func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string
 	}
 	for p, on := range replicas {
 		for _, id := range on {
-			if name := strconv.Itoa(int(id)); slices.Contains(gone, name) {
-				w.moves.Early = append(w.moves.Early, fmt.Sprintf("broker %s was stopped with a replica of %s-%d", name, p.Topic, p.ID))
+			if slices.Contains(gone, id) {
+				w.moves.Early = append(w.moves.Early, fmt.Sprintf("broker %d was stopped with a replica of %s-%d", id, p.Topic, p.ID))
 			}
 		}
 	}
@@ -267,8 +269,8 @@ func (w *MoveWatch) sample(ctx context.Context, admin *kadm.Client, topic string
 	return nil
 }
 
-// RateTo is how many bytes a second a broker got between the first and the last growth that was seen, and for how long.
-func (m Moves) RateTo(broker int32) (perSecond float64, during time.Duration) {
+// rateTo is how many bytes a second a broker got between the first and the last growth that was seen, and for how long.
+func (m *moves) rateTo(broker int32) (perSecond float64, during time.Duration) {
 	first, last := -1, -1
 	for i := 1; i < len(m.Samples); i++ {
 		if m.Samples[i].Bytes[broker] > m.Samples[i-1].Bytes[broker] {
@@ -285,17 +287,17 @@ func (m Moves) RateTo(broker int32) (perSecond float64, during time.Duration) {
 	return float64(m.Samples[last].Bytes[broker]-m.Samples[first].Bytes[broker]) / during.Seconds(), during
 }
 
-// Registered are the brokers that Kafka's controllers know, fenced ones too.
-func (s *Stand) Registered(ctx context.Context) ([]int32, error) {
-	s.tb.Helper()
-	seen, err := s.Observe(ctx)
+// registeredBrokers are those that Kafka's controllers know, fenced ones too.
+func registeredBrokers(t *testing.T, s *stand.Stand) []int32 {
+	t.Helper()
+	seen, err := s.Observe(t.Context())
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
 	var ids []int32
 	for _, b := range seen.Brokers {
 		ids = append(ids, b.ID)
 	}
 	slices.Sort(ids)
-	return ids, nil
+	return ids
 }
