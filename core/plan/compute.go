@@ -167,7 +167,7 @@ func (p *pass) keepIdentities() {
 // asItIs is the node that a spec makes, so that nothing of it changes.
 func asItIs(is *api.KafkaNodeSpec) cluster.Node {
 	dynamic := maps.Clone(is.Dynamic)
-	for _, key := range ownKeys {
+	for _, key := range ownKeys() {
 		delete(dynamic, key)
 	}
 	return cluster.Node{

@@ -17,6 +17,7 @@ func (s *scaled) changesOf() (added, removed []int32) {
 			added = append(added, step.Node)
 		case plan.RemoveVoter:
 			removed = append(removed, step.Node)
+		default:
 		}
 	}
 	return added, removed

@@ -142,7 +142,7 @@ func (p *pass) takeBack() {
 
 // recordMoves keeps the list of topics that are ours, and their throttled replicas.
 func (p *pass) recordMoves(starts []balance.Move) {
-	m, k := &p.moving, &p.have.Kafka
+	k := &p.have.Kafka
 	needed := p.topicsAhead(starts)
 	moving, throttled := map[string]bool{}, map[string]bool{}
 	for _, t := range p.have.Throttled {
@@ -151,14 +151,7 @@ func (p *pass) recordMoves(starts []balance.Move) {
 	set := map[string]TopicThrottle{}
 	for topic := range needed {
 		moving[topic] = true
-		now, read := k.TopicThrottles[topic]
-		if m.rate == 0 || !read || !slices.Contains(p.have.Moving, topic) || !throttled[topic] && now != (TopicThrottle{}) {
-			continue // nothing to throttle, not looked at yet, or somebody else's throttle
-		}
-		throttled[topic] = true
-		if want := p.throttled(topic); want != now && want != (TopicThrottle{}) {
-			set[topic] = want
-		}
+		p.throttleTopic(topic, throttled, set)
 	}
 	for _, topic := range p.have.Moving {
 		if needed[topic] {
@@ -176,6 +169,18 @@ func (p *pass) recordMoves(starts []balance.Move) {
 		}
 	}
 	p.recordTopics(moving, throttled, set)
+}
+
+// throttleTopic throttles the replicas of a topic that move.
+func (p *pass) throttleTopic(topic string, throttled map[string]bool, set map[string]TopicThrottle) {
+	now, read := p.have.Kafka.TopicThrottles[topic]
+	if p.moving.rate == 0 || !read || !slices.Contains(p.have.Moving, topic) || !throttled[topic] && now != (TopicThrottle{}) {
+		return // nothing to throttle, not looked at yet, or somebody else's throttle
+	}
+	throttled[topic] = true
+	if want := p.throttled(topic); want != now && want != (TopicThrottle{}) {
+		set[topic] = want
+	}
 }
 
 func (p *pass) recordTopics(moving, throttled map[string]bool, set map[string]TopicThrottle) {

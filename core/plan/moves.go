@@ -28,7 +28,7 @@ func NeedsPlacement(want cluster.Model, nodes []Node, ops []api.Operation, movin
 	}
 	return slices.ContainsFunc(nodes, func(n Node) bool {
 		w := nodeOf(want, n.Spec.NodeID)
-		return w == nil || len(leftVolumes(w, &n.Spec)) > 0 || slices.ContainsFunc(ownKeys, func(key string) bool {
+		return w == nil || len(leftVolumes(w, &n.Spec)) > 0 || slices.ContainsFunc(ownKeys(), func(key string) bool {
 			_, has := n.Spec.Dynamic[key]
 			_, wants := w.Dynamic[key]
 			return has && !wants
@@ -45,7 +45,8 @@ const (
 	cordonedDirs = "cordoned.log.dirs"
 )
 
-var ownKeys = []string{leaderRate, followerRate, logDirRate, cordonedDirs}
+// ownKeys are all of them.
+func ownKeys() []string { return []string{leaderRate, followerRate, logDirRate, cordonedDirs} }
 
 func nodeOf(want cluster.Model, id int32) *cluster.Node {
 	i := slices.IndexFunc(want.Nodes, func(w cluster.Node) bool { return w.ID == id })

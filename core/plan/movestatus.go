@@ -105,7 +105,7 @@ func (p *pass) leftovers() bool {
 		return true
 	}
 	return slices.ContainsFunc(p.have.Nodes, func(n Node) bool {
-		return slices.ContainsFunc(ownKeys, func(key string) bool {
+		return slices.ContainsFunc(ownKeys(), func(key string) bool {
 			_, has := n.Spec.Dynamic[key]
 			return has && !p.fromSpec(n.Spec.NodeID, key)
 		})
@@ -364,14 +364,7 @@ func (p *pass) movePhase(op *api.Operation) (phase api.OperationPhase, message s
 	if g := p.moveGate(); g.wait != nil {
 		return g.phase, g.wait.Message, false
 	}
-	left := m.facts == nil || m.asked && !m.done || len(m.ours) > 0
-	if op.Spec.Type == api.OperationScale {
-		left = left || slices.ContainsFunc(p.leavers(), func(n *Node) bool { return about(op, n.Spec.NodeID) })
-		left = left || slices.ContainsFunc(op.Spec.Nodes, func(id int32) bool {
-			w := p.wanted[id]
-			return w != nil && about(op, id) && (p.nodes[id] == nil || !settled(p.nodes[id]))
-		})
-	}
+	left := m.facts == nil || m.asked && !m.done || len(m.ours) > 0 || op.Spec.Type == api.OperationScale && p.nodesLeft(op)
 	switch {
 	case left && len(p.plan.Blocked) > 0:
 		return api.OperationRunning, p.moveWords(), false
@@ -384,6 +377,17 @@ func (p *pass) movePhase(op *api.Operation) (phase api.OperationPhase, message s
 	default:
 		return api.OperationSucceeded, "everything is in its place", true
 	}
+}
+
+// nodesLeft says whether a node has still to leave or to be ready.
+func (p *pass) nodesLeft(op *api.Operation) bool {
+	if slices.ContainsFunc(p.leavers(), func(n *Node) bool { return about(op, n.Spec.NodeID) }) {
+		return true
+	}
+	return slices.ContainsFunc(op.Spec.Nodes, func(id int32) bool {
+		w := p.wanted[id]
+		return w != nil && about(op, id) && (p.nodes[id] == nil || !settled(p.nodes[id]))
+	})
 }
 
 // moveWords says what moving waits for, or how far it is.

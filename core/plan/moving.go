@@ -331,28 +331,38 @@ func (p *pass) planMoves() {
 // replan plans anew when the proposal is done, does not fit any more or was refused a while ago.
 func (p *pass) replan() {
 	m := &p.moving
-	s, waited := &m.step, p.now.Sub(m.memo.Planned) >= planAgain
-	switch {
-	case len(m.memo.Proposal.Problems) > 0:
-		if !waited {
-			return
-		}
-	case s.Finished:
-		if m.memo.Planned.Equal(p.now) {
-			m.done = m.memo.Proposal.Empty() && len(m.memo.Proposal.Deferred) == 0
-			return
-		}
-	case !waited || !s.Stuck && (len(s.Stale) == 0 || s.Running > 0):
+	if !p.outlived() {
+		m.done = p.nothingLeft()
 		return
 	}
-	last := m.memo.Rounds >= mostRounds && m.request.Mode != balance.Drain && s.Finished
+	last := m.memo.Rounds >= mostRounds && m.request.Mode != balance.Drain && m.step.Finished
 	m.memo.Rounds++
 	p.planMoves()
 	if last {
 		m.memo.Proposal, m.done = balance.Proposal{}, true
 	}
 	m.step = balance.Next(&m.memo.Proposal, m.facts, p.limits())
-	m.done = m.done || m.step.Finished && m.memo.Proposal.Empty() && len(m.memo.Proposal.Problems)+len(m.memo.Proposal.Deferred) == 0
+	m.done = m.done || p.nothingLeft()
+}
+
+// outlived says whether a proposal is of no more use.
+func (p *pass) outlived() bool {
+	m := &p.moving
+	s, waited := &m.step, p.now.Sub(m.memo.Planned) >= planAgain
+	switch {
+	case len(m.memo.Proposal.Problems) > 0:
+		return waited
+	case s.Finished:
+		return !m.memo.Planned.Equal(p.now)
+	default:
+		return waited && (s.Stuck || len(s.Stale) > 0 && s.Running == 0)
+	}
+}
+
+// nothingLeft says whether a fresh look found nothing to move.
+func (p *pass) nothingLeft() bool {
+	proposal := &p.moving.memo.Proposal
+	return p.moving.step.Finished && proposal.Empty() && len(proposal.Problems)+len(proposal.Deferred) == 0
 }
 
 // refused says why nothing can be moved as it was asked for, empty when it can.
@@ -373,33 +383,46 @@ func (p *pass) refused() string {
 func (p *pass) wantOwnKeys() {
 	m, op := &p.moving, p.op.active
 	begun := op != nil && op.Spec.Begun != nil && !cancelled(op)
+	var involved map[int32]bool
 	if begun {
 		m.rate = p.rate(op)
+		if m.asked && !m.done && m.rate > 0 {
+			involved = involvedIn(&m.memo.Proposal)
+		}
 	}
-	var involved map[int32]bool
-	local := false
-	if begun && m.asked && !m.done {
-		involved, local = involvedIn(&m.memo.Proposal), m.memo.Proposal.LocalBytes > 0
-	}
+	unthrottled := begun && m.asked && m.rate == 0
+	keep := len(m.ours) > 0 && !unthrottled || m.needed && m.facts == nil
 	for _, n := range p.existing() {
-		id := n.Spec.NodeID
 		own := map[string]string{}
-		if begun && (p.leaving[id] && op.Spec.Type == api.OperationScale && about(op, id) || p.drains(id) && !m.done) && p.cordons() {
-			own[cordonedDirs] = "*"
-		} else if dirs := p.cordonedVolumes(n); begun && dirs != "" && p.cordons() {
-			own[cordonedDirs] = dirs
+		if begun && p.cordons() {
+			p.cordon(n, own)
 		}
-		if m.rate > 0 && involved[id] {
-			own[leaderRate], own[followerRate] = strconv.FormatInt(m.rate, 10), strconv.FormatInt(m.rate, 10)
-			if local {
-				own[logDirRate] = strconv.FormatInt(m.rate, 10)
-			}
+		if involved[n.Spec.NodeID] {
+			p.rates(own)
 		}
-		unthrottled := begun && m.asked && m.rate == 0
-		if len(m.ours) > 0 && !unthrottled || m.needed && m.facts == nil {
+		if keep {
 			p.keepRates(n, own) // what is under way keeps its throttle to its end, also when its proposal is lost
 		}
-		p.addDynamic(id, own)
+		p.addDynamic(n.Spec.NodeID, own)
+	}
+}
+
+// cordon lets a broker that is emptied, or the log dirs that it loses, take no new replica.
+func (p *pass) cordon(n *Node, own map[string]string) {
+	op, id := p.op.active, n.Spec.NodeID
+	leaves := p.leaving[id] && op.Spec.Type == api.OperationScale && about(op, id)
+	if leaves || p.drains(id) && !p.moving.done {
+		own[cordonedDirs] = "*"
+	} else if dirs := p.cordonedVolumes(n); dirs != "" {
+		own[cordonedDirs] = dirs
+	}
+}
+
+func (p *pass) rates(own map[string]string) {
+	rate := strconv.FormatInt(p.moving.rate, 10)
+	own[leaderRate], own[followerRate] = rate, rate
+	if p.moving.memo.Proposal.LocalBytes > 0 {
+		own[logDirRate] = rate
 	}
 }
 

@@ -52,18 +52,7 @@ func (p *pass) operations() {
 	for i := range p.have.Operations {
 		op := &p.have.Operations[i]
 		switch {
-		case op.Status.Phase.Final():
-			if slices.Contains(op.Finalizers, OperationFinalizer) {
-				p.over(op, op.Status.Phase, op.Status.Message)
-			}
-		case op.Spec.Type != api.OperationRestart && op.Spec.ToRevision != "" && op.Spec.ToRevision != p.have.Revision:
-			if !moves(op) || p.supersedeMoves(op) {
-				p.supersede(op)
-			}
-		case cancelled(op):
-			p.cancel(op)
-		case p.op.hold != nil && p.op.hold.Operation == op.Name:
-			p.fail(op)
+		case p.ends(op):
 		case p.op.active == nil:
 			p.op.active = op
 		case p.before(op, p.op.active):
@@ -77,6 +66,27 @@ func (p *pass) operations() {
 	}
 	p.keepRestarts()
 	p.op.states = p.statesOf(p.op.active)
+}
+
+// ends says whether an Operation has come to its end, or is on its way there.
+func (p *pass) ends(op *api.Operation) bool {
+	switch {
+	case op.Status.Phase.Final():
+		if slices.Contains(op.Finalizers, OperationFinalizer) {
+			p.over(op, op.Status.Phase, op.Status.Message)
+		}
+	case op.Spec.Type != api.OperationRestart && op.Spec.ToRevision != "" && op.Spec.ToRevision != p.have.Revision:
+		if !moves(op) || p.supersedeMoves(op) {
+			p.supersede(op)
+		}
+	case cancelled(op):
+		p.cancel(op)
+	case p.op.hold != nil && p.op.hold.Operation == op.Name:
+		p.fail(op)
+	default:
+		return false
+	}
+	return true
 }
 
 // before says whether an Operation goes before an older one. What moves takes long, and its

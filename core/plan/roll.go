@@ -38,17 +38,7 @@ func (p *pass) roll() {
 	}
 	p.takeUp(outdated)
 	gate := p.gate()
-	var healthy []*Node
-	for _, n := range outdated {
-		switch free := p.free(n); {
-		case p.holdsLeftVolume(n):
-			p.block(n.Spec.NodeID, "EmptyingLogDir", fmt.Sprintf("node %d loses its volume when no replica is left there", n.Spec.NodeID), false)
-		case gate.lets(n, free) && free:
-			p.update(n)
-		case !free:
-			healthy = append(healthy, n)
-		}
-	}
+	healthy := p.mend(outdated, gate)
 	p.giveBackFailed(gate)
 	if gate.wait != nil {
 		p.plan.Blocked = append(p.plan.Blocked, *gate.wait)
@@ -60,6 +50,21 @@ func (p *pass) roll() {
 			p.plan.Upcoming = append(p.plan.Upcoming, Step{Kind: UpdateProcess, Node: w.ID, Reason: changeReason(n.Spec.Process, w.Process)})
 		}
 	}
+}
+
+// mend lets nodes change on which nothing rests, and returns the others.
+func (p *pass) mend(outdated []*Node, gate gate) (healthy []*Node) {
+	for _, n := range outdated {
+		switch free := p.free(n); {
+		case p.holdsLeftVolume(n):
+			p.block(n.Spec.NodeID, "EmptyingLogDir", fmt.Sprintf("node %d loses its volume when no replica is left there", n.Spec.NodeID), false)
+		case gate.lets(n, free) && free:
+			p.update(n)
+		case !free:
+			healthy = append(healthy, n)
+		}
+	}
+	return healthy
 }
 
 func (p *pass) heldWords() string {

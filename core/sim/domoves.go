@@ -27,6 +27,7 @@ func (w *World) doMoves(s plan.Step) {
 		w.Retired[s.Node] = true
 	case plan.DeleteNode:
 		w.deleteNode(s)
+	default: // what is not about replicas
 	}
 }
 
@@ -291,6 +292,23 @@ func (w *World) Leftovers() []string {
 			}
 		}
 	}
+	out = append(out, w.leftThrottles()...)
+	for _, topic := range w.Moving {
+		out = append(out, "record of topic "+topic)
+	}
+	for _, topic := range w.Throttled {
+		out = append(out, "record of the throttle of topic "+topic)
+	}
+	for _, f := range w.flights() {
+		if !f.foreign {
+			out = append(out, "move of "+f.name)
+		}
+	}
+	return slices.Sorted(slices.Values(out))
+}
+
+// leftThrottles are throttles of ours that are still there, and those of others that are not.
+func (w *World) leftThrottles() (out []string) {
 	for topic, t := range w.moves.throttles {
 		if w.moves.users[topic] != t {
 			out = append(out, "throttle of topic "+topic)
@@ -308,18 +326,7 @@ func (w *World) Leftovers() []string {
 			}
 		}
 	}
-	for _, topic := range w.Moving {
-		out = append(out, "record of topic "+topic)
-	}
-	for _, topic := range w.Throttled {
-		out = append(out, "record of the throttle of topic "+topic)
-	}
-	for _, f := range w.flights() {
-		if !f.foreign {
-			out = append(out, "move of "+f.name)
-		}
-	}
-	return slices.Sorted(slices.Values(out))
+	return out
 }
 
 func (w *World) wantsKey(id int32, key string) bool {
