@@ -356,10 +356,7 @@ func (p *pass) shownMoves(op *api.Operation) []string {
 func (p *pass) movePhase(op *api.Operation) (phase api.OperationPhase, message string, ended bool) {
 	m := &p.moving
 	if why := p.refused(); why != "" {
-		if op.Spec.Type != api.OperationScale && len(m.ours) == 0 && !p.leftovers() {
-			return api.OperationFailed, why, true
-		}
-		return api.OperationPaused, why, false
+		return p.refusedPhase(op, why)
 	}
 	if g := p.moveGate(); g.wait != nil {
 		return g.phase, g.wait.Message, false
@@ -377,6 +374,15 @@ func (p *pass) movePhase(op *api.Operation) (phase api.OperationPhase, message s
 	default:
 		return api.OperationSucceeded, "everything is in its place", true
 	}
+}
+
+// refusedPhase is an Operation that cannot move as it was asked to. Nodes that leave wait, for
+// the spec wants them to; what a user asked for once has failed.
+func (p *pass) refusedPhase(op *api.Operation, why string) (phase api.OperationPhase, message string, ended bool) {
+	if op.Spec.Type != api.OperationScale && len(p.moving.ours) == 0 && !p.leftovers() {
+		return api.OperationFailed, why, true
+	}
+	return api.OperationPaused, why, false
 }
 
 // nodesLeft says whether a node has still to leave or to be ready.

@@ -383,15 +383,14 @@ func (p *pass) refused() string {
 func (p *pass) wantOwnKeys() {
 	m, op := &p.moving, p.op.active
 	begun := op != nil && op.Spec.Begun != nil && !cancelled(op)
-	var involved map[int32]bool
 	if begun {
 		m.rate = p.rate(op)
-		if m.asked && !m.done && m.rate > 0 {
-			involved = involvedIn(&m.memo.Proposal)
-		}
 	}
-	unthrottled := begun && m.asked && m.rate == 0
-	keep := len(m.ours) > 0 && !unthrottled || m.needed && m.facts == nil
+	var involved map[int32]bool
+	if m.rate > 0 && m.asked && !m.done {
+		involved = involvedIn(&m.memo.Proposal)
+	}
+	keep := p.keepsRates(begun)
 	for _, n := range p.existing() {
 		own := map[string]string{}
 		if begun && p.cordons() {
@@ -405,6 +404,14 @@ func (p *pass) wantOwnKeys() {
 		}
 		p.addDynamic(n.Spec.NodeID, own)
 	}
+}
+
+// keepsRates says whether throttles stay as they are: something of ours is under way that nobody
+// wants to run free, or nobody knows.
+func (p *pass) keepsRates(begun bool) bool {
+	m := &p.moving
+	unthrottled := begun && m.asked && m.rate == 0
+	return len(m.ours) > 0 && !unthrottled || m.needed && m.facts == nil
 }
 
 // cordon lets a broker that is emptied, or the log dirs that it loses, take no new replica.
