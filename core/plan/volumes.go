@@ -82,8 +82,8 @@ func (p *pass) emptyLogDirs(r balance.Request) (balance.Request, bool) {
 	r.Mode = balance.Disks
 	for _, n := range p.existing() {
 		for _, dir := range p.leftDirs(n) {
-			if b, at := p.logDir(dir); b == nil || at < 0 {
-				continue // it is not there yet, or not to be reached now
+			if b, at := p.logDir(dir); b == nil || at < 0 || b.LogDirs[at].Offline {
+				continue // it is not there yet, or not to be reached now, or can be read no more
 			}
 			r.Brokers = append(r.Brokers, n.Spec.NodeID)
 			r.Empty = append(r.Empty, dir)
@@ -121,7 +121,8 @@ func (p *pass) logDir(dir balance.DirRef) (*balance.Broker, int16) {
 }
 
 // holdsInDir says whether a replica is in a log dir, or on its way there. What is in those of a
-// broker that is down nobody knows, so any replica of it may be there.
+// broker that is down nobody knows, so any replica of it may be there. One that has failed holds
+// only what nobody else leads: all else Kafka makes anew in the log dirs that are left.
 func (p *pass) holdsInDir(dir balance.DirRef) bool {
 	c := p.moving.facts
 	b, at := p.logDir(dir)
@@ -131,10 +132,12 @@ func (p *pass) holdsInDir(dir balance.DirRef) bool {
 	case at < 0:
 		return p.holdsReplica(dir.Broker)
 	}
+	failed := b.LogDirs[at].Offline
 	for i := range c.Topics {
 		for j := range c.Topics[i].Partitions {
-			for _, r := range c.Topics[i].Partitions[j].Replicas {
-				if r.Broker == dir.Broker && (r.Dir == at || r.State.Has(balance.Offline)) {
+			part := &c.Topics[i].Partitions[j]
+			for _, r := range part.Replicas {
+				if r.Broker == dir.Broker && (r.Dir == at || failed && r.State.Has(balance.Offline) && part.Leader < 0) {
 					return true
 				}
 			}
