@@ -136,7 +136,7 @@ func finalizedWithStale(t *testing.T, s *stand.Stand, voters *voterWatch, left [
 	voters.since()
 	s.Must("upgrade", "kafka", "--version", version, "--finalize", "manual")
 	op := operation(t, s)
-	took := s.Eventually("every node runs the new version, and it waits to be finalized", 8*time.Minute, phase(s, op.Name, api.OperationRunning, "castellan approve "+op.Name))
+	took := s.Eventually("every node runs the new version, and it waits to be finalized", 15*time.Minute, phase(s, op.Name, api.OperationRunning, "castellan approve "+op.Name))
 	t.Logf("every node runs %s after %s", version, took.Round(time.Second))
 	s.Eventually("the controllers that left are registered", time.Minute, registered(s, left...))
 	why := refusedToFinalize(t, s)

@@ -358,8 +358,9 @@ func dirFails(t *testing.T, s *stand.Stand) {
 	if err := os.WriteFile(seen(s, dir), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	admin := adminOf(t, s)
 	took := s.Eventually("Kafka gives the log dir up", 2*time.Minute, func(ctx context.Context) error {
-		all, err := inDirs(ctx, adminOf(t, s))
+		all, err := inDirs(ctx, admin)
 		if err == nil && all[victim][dir] != nil {
 			err = fmt.Errorf("it holds %d replicas", len(all[victim][dir]))
 		}
