@@ -35,6 +35,9 @@ type LogDir struct {
 	Offline       bool
 	// Cordoned takes no new replica (KIP-1066).
 	Cordoned bool
+	// Volume is the same for log dirs, also of several brokers, that share a volume; empty is
+	// one of its own. What replicas of the others take is then no foreign content.
+	Volume string
 }
 
 // Topic holds its partitions in partition order.

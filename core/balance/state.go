@@ -344,13 +344,25 @@ func (s *state) addCopy(p int32, c Copy) {
 // log dir that does not say its own.
 func (s *state) measureOther() {
 	there := s.present()
+	shared := map[string]int64{} // what replicas take of volumes that several log dirs share
+	for b := range s.brokers {
+		for i, d := range s.brokers[b].dirs {
+			if v := s.brokers[b].facts.LogDirs[i].Volume; v != "" {
+				shared[v] += there[d]
+			}
+		}
+	}
 	usual := s.usualCapacity()
 	for b := range s.brokers {
 		for i, d := range s.brokers[b].dirs {
 			dir := &s.dirs[d]
 			if dir.capacity > 0 {
 				in := s.brokers[b].facts.LogDirs[i]
-				dir.other = max(0, in.Total-in.Usable-there[d])
+				replicas := there[d]
+				if in.Volume != "" {
+					replicas = shared[in.Volume]
+				}
+				dir.other = max(0, in.Total-in.Usable-replicas)
 			} else {
 				dir.capacity = usual
 			}

@@ -21,16 +21,12 @@ const mostThrottled = 1000
 // doMoves begins what may move now, takes back what nobody wants any more, and cleans up behind.
 func (p *pass) doMoves() {
 	m := &p.moving
+	p.keepMemo()
 	if !m.needed {
 		return
 	}
-	p.plan.Memo = m.memo
-	if m.memo == nil && len(m.ours) > 0 {
-		p.plan.Memo = p.have.Memo // it tells which moves were whose
-	}
 	p.again(moveAgain)
 	if m.facts == nil {
-		p.plan.Memo = p.have.Memo
 		p.block(-1, "PlacementUnknown", "nothing is moved while it is not known where replicas are: "+p.whyNoPlacement(), false)
 		return
 	}
@@ -62,6 +58,10 @@ func (p *pass) whyNoPlacement() string {
 func (p *pass) starts() []balance.Move {
 	m, op := &p.moving, p.op.active
 	if !m.asked || m.done {
+		return nil
+	}
+	if m.settling && m.memo.Operation == "" {
+		p.block(-1, "Settling", fmt.Sprintf("operation %s looks at disks when brokers have deleted what was moved away a moment ago", op.Name), false)
 		return nil
 	}
 	if why := p.refused(); why != "" {

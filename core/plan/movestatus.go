@@ -188,7 +188,7 @@ func (p *pass) moveStatus(op *api.Operation, phase api.OperationPhase, message s
 		Moves: before.Moves, Proposal: before.Proposal,
 	}
 	for _, id := range op.Spec.Nodes {
-		st.Nodes = append(st.Nodes, p.moveNode(op, id))
+		st.Nodes = append(st.Nodes, p.moveNode(op, id, phase))
 		st.Steps.Total++
 		if s := st.Nodes[len(st.Nodes)-1].State; s == api.OperationNodeSucceeded || s == api.OperationNodeIgnored {
 			st.Steps.Done++
@@ -224,8 +224,11 @@ func (p *pass) percent(st *api.OperationStatus) {
 	}
 }
 
-func (p *pass) moveNode(op *api.Operation, id int32) api.OperationNode {
+func (p *pass) moveNode(op *api.Operation, id int32, phase api.OperationPhase) api.OperationNode {
 	out := api.OperationNode{ID: id, State: p.moveState(op, id)}
+	if phase == api.OperationSucceeded && out.State != api.OperationNodeIgnored {
+		out.State = api.OperationNodeSucceeded // also where there was nothing to move
+	}
 	for _, before := range op.Status.Nodes {
 		if before.ID == id {
 			out.StartedAt = before.StartedAt
@@ -256,7 +259,7 @@ func (p *pass) tellMoves(op *api.Operation, st *api.OperationStatus) {
 	m := &p.moving
 	s, proposal := &m.step, &m.memo.Proposal
 	st.Moves = &api.OperationMoves{
-		Done: count(s.Done), Running: count(s.Running), Total: count(len(proposal.Moves)), LeftBytes: s.LeftBytes, Foreign: count(s.Foreign),
+		Done: count(m.memo.Done + s.Done), Running: count(s.Running), Total: count(m.memo.Done + len(proposal.Moves)), LeftBytes: s.LeftBytes, Foreign: count(s.Foreign),
 	}
 	if proposal.Empty() {
 		st.Moves = op.Status.Moves // the last round found nothing: what was moved stands

@@ -22,6 +22,9 @@ const (
 	planAgain = 20 * time.Second
 	// stalledPatience is how long moves may wait for a broker that is gone before they are taken back.
 	stalledPatience = time.Minute
+	// settlePatience is how long brokers keep on disk what has moved away (file.delete.delay.ms, a
+	// minute by default): until then it would be taken for somebody else's files.
+	settlePatience = 70 * time.Second
 	// mostRounds is how often a Rebalance is planned anew: what topics gain meanwhile could go on for ever.
 	mostRounds = 5
 )
@@ -40,6 +43,8 @@ type moving struct {
 	step    balance.Step
 	// done says that nothing is left to move for the active Operation.
 	done bool
+	// settling says that disks are looked at a little later.
+	settling bool
 	// takeBack are partitions whose moves nobody wants any more.
 	takeBack map[balance.PartitionRef]bool
 	// spec is the configuration of nodes as the spec wants it, by node.
@@ -89,6 +94,7 @@ func (p *pass) prepareMoves() {
 	m := &p.moving
 	if m.facts != nil {
 		p.markBrokers()
+		p.markVolumes()
 		if m.request, m.asked = p.request(p.op.active); m.asked {
 			p.propose()
 		}
@@ -163,8 +169,8 @@ func (p *pass) createScale(nodes []int32, words []string) {
 // emptyBrokers are brokers that hold nothing yet and are to be filled, once for each revision.
 func (p *pass) emptyBrokers() []int32 {
 	k := &p.have.Kafka
-	if !p.want.Balance.FillNewBrokers || !k.PartitionsKnown {
-		return nil
+	if !p.want.Balance.FillNewBrokers || !k.PartitionsKnown || p.unready() != nil {
+		return nil // all of them together: one plan for one wish
 	}
 	var out []int32
 	holders := p.holders()
@@ -182,10 +188,12 @@ func (p *pass) emptyBrokers() []int32 {
 	return out
 }
 
-// scaledBefore says whether an Operation to this revision was about the node already.
+// scaledBefore says whether an Operation to this revision was about the node already, or one
+// emptied it on purpose.
 func (p *pass) scaledBefore(id int32) bool {
 	return slices.ContainsFunc(p.have.Operations, func(op api.Operation) bool {
-		return op.Spec.Type == api.OperationScale && op.Spec.ToRevision == p.have.Revision && slices.Contains(op.Spec.Nodes, id)
+		scaled := op.Spec.Type == api.OperationScale && op.Spec.ToRevision == p.have.Revision
+		return (scaled || op.Spec.Type == api.OperationDrain) && slices.Contains(op.Spec.Nodes, id)
 	})
 }
 
@@ -307,12 +315,21 @@ func (p *pass) propose() {
 	m := &p.moving
 	key := fmt.Sprintf("%+v", m.request)
 	old := p.have.Memo
-	if old != nil && old.Operation == p.op.active.Name && old.Request == key {
+	m.settling = m.request.Mode != balance.Drain && m.request.Mode != balance.Leaders && p.settles()
+	switch {
+	case old != nil && old.Operation == p.op.active.Name && old.Request == key:
 		memo := *old
 		m.memo = &memo
-	} else {
+	case m.settling:
+		m.memo = &Memo{}
+		return
+	default:
 		m.memo = &Memo{Operation: p.op.active.Name, Request: key, UnderMinISR: balance.UnderMinISR(m.facts)}
+		if old != nil && old.Operation == p.op.active.Name {
+			m.memo.Done = old.Done + balance.Next(&old.Proposal, m.facts, p.limits()).Done
+		}
 		p.planMoves()
+		m.settling = false
 	}
 	m.step = balance.Next(&m.memo.Proposal, m.facts, p.limits())
 	p.replan()
@@ -321,6 +338,35 @@ func (p *pass) propose() {
 	} else if m.memo.StalledSince.IsZero() {
 		m.memo.StalledSince = p.now
 	}
+}
+
+// settles says whether brokers still delete what has moved.
+func (p *pass) settles() bool {
+	return p.have.Memo != nil && p.now.Sub(p.have.Memo.MovedAt) < settlePatience
+}
+
+// keepMemo hands the memo to the next pass, and for a while longer that something has moved.
+func (p *pass) keepMemo() {
+	m := &p.moving
+	p.plan.Memo = m.memo
+	moving := len(m.ours) > 0 || m.step.Running > 0
+	if m.memo == nil && (moving || m.needed && m.facts == nil) {
+		p.plan.Memo = p.have.Memo // it tells which moves were whose
+	}
+	if p.plan.Memo == nil && (moving || p.settles()) {
+		p.plan.Memo = &Memo{}
+	}
+	if p.plan.Memo == nil {
+		return
+	}
+	memo := *p.plan.Memo
+	if p.have.Memo != nil {
+		memo.MovedAt = p.have.Memo.MovedAt
+	}
+	if moving {
+		memo.MovedAt = p.now
+	}
+	p.plan.Memo = &memo
 }
 
 func (p *pass) planMoves() {
@@ -335,8 +381,12 @@ func (p *pass) replan() {
 		m.done = p.nothingLeft()
 		return
 	}
+	if m.settling {
+		return
+	}
 	last := m.memo.Rounds >= mostRounds && m.request.Mode != balance.Drain && m.step.Finished
 	m.memo.Rounds++
+	m.memo.Done += m.step.Done
 	p.planMoves()
 	if last {
 		m.memo.Proposal, m.done = balance.Proposal{}, true
@@ -353,7 +403,7 @@ func (p *pass) outlived() bool {
 	case len(m.memo.Proposal.Problems) > 0:
 		return waited
 	case s.Finished:
-		return !m.memo.Planned.Equal(p.now)
+		return !m.memo.Planned.Equal(p.now) && !p.nothingLeft()
 	default:
 		return waited && (s.Stuck || len(s.Stale) > 0 && s.Running == 0)
 	}
@@ -361,8 +411,13 @@ func (p *pass) outlived() bool {
 
 // nothingLeft says whether a fresh look found nothing to move.
 func (p *pass) nothingLeft() bool {
-	proposal := &p.moving.memo.Proposal
-	return p.moving.step.Finished && proposal.Empty() && len(proposal.Problems)+len(proposal.Deferred) == 0
+	m, proposal := &p.moving, &p.moving.memo.Proposal
+	if !m.step.Finished || len(proposal.Problems)+len(proposal.Deferred)+proposal.LeftOut > 0 {
+		return false
+	}
+	// What topics gain meanwhile on a broker that is emptied must go as well. Elsewhere another
+	// plan could only correct what has changed since, and would never end.
+	return proposal.Empty() || m.request.Mode != balance.Drain && len(m.request.Empty) == 0
 }
 
 // refused says why nothing can be moved as it was asked for, empty when it can.

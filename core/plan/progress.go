@@ -174,7 +174,7 @@ func (p *pass) operationNode(op *api.Operation, id int32) api.OperationNode {
 	}
 	for _, before := range op.Status.Nodes {
 		if before.ID == id && before.State == state {
-			out.FinishedAt = before.FinishedAt
+			out.FinishedAt, out.Log = before.FinishedAt, before.Log // what was given back has no last exit any more
 		}
 	}
 	p.tellNode(&out, n)
@@ -248,7 +248,7 @@ func (p *pass) reportActive() {
 	p.report(op, phase, message)
 	st := &p.plan.Operations[len(p.plan.Operations)-1].Status
 	if moves(op) {
-		if p.moveGate().phase == api.OperationPending && p.want.Rollout.Approval == api.ApprovalManual && op.Spec.Begun == nil {
+		if p.moveGate().phase == api.OperationPending && !p.moving.settling && p.want.Rollout.Approval == api.ApprovalManual && op.Spec.Begun == nil {
 			st.PlanDigest, st.Plan = p.moveDigest(op), p.shownMoves(op)
 		}
 		return

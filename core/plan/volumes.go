@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -169,4 +170,55 @@ func (p *pass) cordonedVolumes(n *Node) string {
 		text += dir.Path
 	}
 	return text
+}
+
+// sharedWithin is how far apart the free bytes of one volume may be that is looked at twice.
+const sharedWithin = 1000 // a thousandth of it
+
+// markVolumes finds log dirs on one machine that share a volume, which Kafka does not tell: the
+// same size and as good as the same free bytes.
+func (p *pass) markVolumes() {
+	type found struct {
+		name string
+		dir  balance.LogDir
+	}
+	known := map[string][]found{}
+	for i := range p.moving.facts.Brokers {
+		b := &p.moving.facts.Brokers[i]
+		at := p.machine(b.ID)
+		if at == "" {
+			continue
+		}
+		b.LogDirs = slices.Clone(b.LogDirs)
+		for j := range b.LogDirs {
+			d := &b.LogDirs[j]
+			if d.Total <= 0 || d.Offline {
+				continue
+			}
+			same := slices.IndexFunc(known[at], func(f found) bool {
+				apart := f.dir.Usable - d.Usable
+				return f.dir.Total == d.Total && max(apart, -apart) <= d.Total/sharedWithin
+			})
+			if same < 0 {
+				known[at] = append(known[at], found{name: fmt.Sprintf("%s %d", at, len(known[at])), dir: *d})
+				same = len(known[at]) - 1
+			}
+			d.Volume = known[at][same].name
+		}
+	}
+}
+
+// machine is where a broker runs; empty when that is not known.
+func (p *pass) machine(id int32) string {
+	n, ok := p.nodes[id]
+	switch {
+	case !ok:
+		return ""
+	case n.Spec.Host != "":
+		return n.Spec.Host
+	case n.Status.Placement != nil:
+		return n.Status.Placement.Node
+	default:
+		return ""
+	}
 }

@@ -55,6 +55,10 @@ type Memo struct {
 	Proposal  balance.Proposal
 	// Planned is when.
 	Planned time.Time
+	// Done counts the moves of earlier rounds.
+	Done int
+	// MovedAt is when something of ours was last under way.
+	MovedAt time.Time
 	// Rounds is how often it was planned anew.
 	Rounds int
 	// UnderMinISR is how many partitions were under min.insync.replicas when moving began.
