@@ -592,3 +592,19 @@ func TestEstimateAndDigest(t *testing.T) {
 		t.Error("another order has the same digest")
 	}
 }
+
+// Brokers of one machine share its volume: what the others hold is no reason to give a new one nothing.
+func TestFillOnASharedVolume(t *testing.T) {
+	for _, volume := range []string{"", "disk"} {
+		c := brokers("", "", "", "")
+		topic(c, "t", 1, 10<<20, repeat(12, 2, 1, 2, 3)...)
+		for b := range c.Brokers {
+			d := &c.Brokers[b].LogDirs[0]
+			d.Usable, d.Volume = d.Total/5, volume
+		}
+		p := balance.Plan(c, balance.Request{Mode: balance.Fill, Brokers: []int32{4}})
+		if shared := volume != ""; (len(p.Moves) >= 4) != shared {
+			t.Errorf("volume %q: %d moves", volume, len(p.Moves))
+		}
+	}
+}

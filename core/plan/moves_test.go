@@ -236,6 +236,22 @@ func TestNewBrokersAreFilled(t *testing.T) {
 		}
 	}
 	s.phase(scale2, api.OperationSucceeded, "")
+	if n := s.count(plan.CreateOperation); n != 1 {
+		t.Errorf("%d operations were made for one wish", n)
+	}
+}
+
+// A broker that somebody empties on purpose is not new.
+func TestDrainedBrokerIsNotFilledAgain(t *testing.T) {
+	m := model(controllers(3), brokers(4))
+	m.Balance.FillNewBrokers = true
+	s := newScaled(t, m)
+	s.ask("empty", api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{101}})
+	s.until("it is empty", s.is("empty", api.OperationSucceeded))
+	s.rest(100)
+	if s.w.On(101) > 0 || s.count(plan.CreateOperation) > 0 {
+		t.Errorf("broker 101 has %d replicas again: %s", s.w.On(101), s.said())
+	}
 }
 
 func TestRefusedDrainGoesOnWhenThereIsSpace(t *testing.T) {
