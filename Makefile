@@ -36,13 +36,17 @@ helm:
 	@$(beat) "building helm, which the chart is rendered with" go -C test/kube build \
 		-ldflags '-s -w -X helm.sh/helm/v3/internal/version.version=$(shell sed -n 's/^.*helm.sh\/helm\/v3 \(v[^ ]*\).*/\1/p' test/kube/go.mod)' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
 
+# Stories that would make `make test` too long; `make e2e-all` tells them.
+long_stories := ^Test(SixNodes|Scale|Controllers|LogDirs)$$
+
 test: build helm ## build what tests need and pass all of them, on real Kafka
 	@test/install-tools
 	@$(slow_beat) "compiling everything" go build ./...
 	@$(slow_beat) "testing the control plane" go -C controlplane test -timeout 15m ./...
 	@$(slow_beat) "testing the images" go -C images test -timeout 5m ./...
 	@$(slow_beat) "testing the Kubernetes of the tests" go -C test/kube test -vet=off -timeout 15m ./internal/...
-	@$(slow_beat) "testing the main module, one package at a time: many run real Kafka" go test -p 1 -timeout 40m $$(go list ./... | grep -v /test/e2e/kube)
+	@$(slow_beat) "testing the main module, one package at a time: some run real Kafka" go test -p 1 -timeout 40m $$(go list ./... | grep -vE '/test/e2e(/kube)?$$')
+	@$(slow_beat) "telling stories on real Kafka" go test -timeout 60m -skip '$(long_stories)' ./test/e2e
 
 kube-build: helm ## build bin/testkube, a real Kubernetes of several machines on this one, and helm
 	@test/kube/install-tools
@@ -58,6 +62,7 @@ e2e: build kube-build ## tell the stories on a real Kubernetes (needs root)
 	@$(slow_beat) "stories on a real Kubernetes" go test -count 1 -timeout 40m -run '^TestKube' ./test/e2e/kube
 
 e2e-all: build kube-build ## tell also the long stories, and those of that Kubernetes itself
+	@$(slow_beat) "long stories on real Kafka" go test -count 1 -timeout 90m -run '$(long_stories)' ./test/e2e
 	@$(slow_beat) "testing testkube" go -C test/kube test -vet=off -count 1 -timeout 30m ./e2e
 	@$(slow_beat) "all stories on a real Kubernetes" go test -count 1 -timeout 120m ./test/e2e/kube
 
