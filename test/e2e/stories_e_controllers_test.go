@@ -26,7 +26,7 @@ import (
 // block, and of one that loses its disk. A majority is caught up all the time.
 func TestControllers(t *testing.T) {
 	const before = "4.2.1"
-	yaml := strings.ReplaceAll(stand.Dedicated(before, 3, 2), "maxPerHost: 3", "maxPerHost: 9") 
+	yaml := strings.ReplaceAll(stand.Dedicated(before, 3, 2), "maxPerHost: 3", "maxPerHost: 9")
 	s := stand.New(t, stand.Options{Cluster: yaml})
 	traffic := s.StartTraffic("controlled", 4)
 	isr := kafkatest.WatchISR(t.Context(), s.BrokerTarget(), 250*time.Millisecond, func(topic string) bool { return topic == "controlled" })
