@@ -237,14 +237,7 @@ func (p *pass) moveNode(op *api.Operation, id int32, phase api.OperationPhase) a
 			}
 		}
 	}
-	switch {
-	case p.leaving[id] && !p.holdsReplica(id) && p.blockWord(id) == "":
-		out.Reason = "it holds no replica and is taken out"
-	case out.State == api.OperationNodeSucceeded && op.Spec.Type == api.OperationScale && p.nodes[id] == nil:
-		out.Reason = "it has left"
-	default:
-		out.Reason = p.blockWord(id)
-	}
+	out.Reason = p.moveReason(op, id, out.State)
 	if out.StartedAt == nil && out.State != api.OperationNodeWaiting {
 		out.StartedAt = op.Spec.Begun
 	}
@@ -252,6 +245,18 @@ func (p *pass) moveNode(op *api.Operation, id int32, phase api.OperationPhase) a
 		out.FinishedAt = new(metaNow(p.now))
 	}
 	return out
+}
+
+// moveReason says what a node waits for, or what became of it.
+func (p *pass) moveReason(op *api.Operation, id int32, state api.OperationNodeState) string {
+	switch word := p.blockWord(id); {
+	case p.leaving[id] && word == "" && !p.holdsReplica(id):
+		return "it holds no replica and is taken out"
+	case state == api.OperationNodeSucceeded && op.Spec.Type == api.OperationScale && p.nodes[id] == nil:
+		return "it has left"
+	default:
+		return word
+	}
 }
 
 // tellMoves says how far the moves are and what they are to bring.
