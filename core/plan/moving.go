@@ -179,9 +179,11 @@ func (p *pass) emptyBrokers() []int32 {
 	}
 	for _, n := range p.existing() {
 		id := n.Spec.NodeID
-		b := p.brokers[id]
-		if p.leaving[id] || !p.wanted[id].Broker() || holders[id] || !settled(n) || b == nil || b.Fenced || p.scaledBefore(id) {
+		if p.leaving[id] || !p.wanted[id].Broker() || holders[id] || p.scaledBefore(id) {
 			continue
+		}
+		if b := p.brokers[id]; !settled(n) || b == nil || b.Fenced {
+			return nil
 		}
 		out = append(out, id)
 	}

@@ -489,6 +489,29 @@ func TestUpgradeIsFinalizedAfterItHasSoaked(t *testing.T) {
 	}
 }
 
+// A spec that changes nothing of nodes ends an upgrade that soaks; another one finalizes it.
+func TestFinalizingOutlivesTheSpecThatBeganIt(t *testing.T) {
+	for _, cancelled := range []bool{false, true} {
+		r := newRolling(t, api.Rollout{Upgrade: api.UpgradePolicy{Soak: &metav1.Duration{Duration: time.Minute}}})
+		r.w.Features["metadata.version"], r.w.Supported["metadata.version"] = 27, 29
+		r.m.Version = "4.4.0"
+		r.m.Nodes = slices.Clone(r.m.Nodes)
+		for i := range r.m.Nodes {
+			r.m.Nodes[i].Process.Version = "4.4.0"
+		}
+		r.w.Accept("r2", r.m)
+		r.until("every node runs the new version", func() bool { op := r.w.Operation("orders-upgrade-r2"); return op != nil && op.Spec.SoakSince != nil })
+		r.w.Accept("r3", r.m)
+		const name = "orders-upgrade-r3"
+		r.until("another one soaks", func() bool { op := r.w.Operation(name); return op != nil && op.Spec.SoakSince != nil })
+		r.op(name).Spec.Cancelled = cancelled
+		r.rest(200)
+		if done := r.w.Features["metadata.version"] == 29; done == cancelled || len(r.w.See().Operations) != 2 {
+			t.Errorf("cancelled %v: features %v, %d operations", cancelled, r.w.Features, len(r.w.See().Operations))
+		}
+	}
+}
+
 // TestStatusIsOutput: whatever becomes of what was said, nothing is done twice.
 func TestStatusIsOutput(t *testing.T) {
 	r := newRolling(t, api.Rollout{})

@@ -321,7 +321,13 @@ func (p *pass) ending(op *api.Operation) (phase api.OperationPhase, message stri
 	if wait := p.finalization(op); wait != "" {
 		return api.OperationRunning, wait, false
 	}
-	if slices.ContainsFunc(p.plan.Steps, func(s Step) bool { return s.Kind == FinalizeFeatures }) {
+	if op.Spec.Type == api.OperationUpgrade && !p.have.Kafka.Known {
+		return api.OperationRunning, "every node runs; which features are finalized is not known: " + p.whyUnknown(), false
+	}
+	if op.Spec.Type == api.OperationUpgrade && len(p.unfinalized()) > 0 {
+		if i := slices.IndexFunc(p.plan.Blocked, func(b Block) bool { return b.Reason == "StaleController" }); i >= 0 {
+			return api.OperationRunning, p.plan.Blocked[i].Message, false
+		}
 		return api.OperationRunning, "the features of the new version are being finalized", false
 	}
 	return api.OperationSucceeded, "every node is as it was asked for", true

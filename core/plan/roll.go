@@ -225,9 +225,11 @@ func (p *pass) round(healthy []*Node) {
 	}
 	down := p.down()
 	if wait := p.waitBeforeRound(down); wait != nil {
-		p.plan.Blocked = append(p.plan.Blocked, *wait)
-		p.again(2 * time.Second)
-		return
+		if healthy = behindItself(healthy, wait); len(healthy) == 0 {
+			p.plan.Blocked = append(p.plan.Blocked, *wait)
+			p.again(2 * time.Second)
+			return
+		}
 	}
 	k := &p.have.Kafka
 	if !k.Known || !k.PartitionsKnown {
@@ -267,6 +269,16 @@ func (p *pass) round(healthy []*Node) {
 	if first != nil && len(down) == 0 {
 		p.plan.Blocked = append(p.plan.Blocked, *first)
 	}
+}
+
+// behindItself is the broker whose own replicas all others wait for, if it is to be restarted: those
+// of a log dir that failed come back by a restart at most.
+func behindItself(healthy []*Node, wait *Block) []*Node {
+	i := slices.IndexFunc(healthy, func(n *Node) bool { return wait.Reason == "CatchingUp" && n.Spec.NodeID == wait.Node })
+	if i < 0 {
+		return nil
+	}
+	return healthy[i : i+1]
 }
 
 func (p *pass) whyUnknown() string {

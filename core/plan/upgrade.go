@@ -58,6 +58,7 @@ func (p *pass) upgrading() *api.Operation {
 
 // finalize records since when an upgrade soaks, and takes its last step: the one without a way back.
 func (p *pass) finalize() {
+	p.resumeFinalizing()
 	op := p.upgrading()
 	if op == nil {
 		return
@@ -87,6 +88,28 @@ func (p *pass) finalize() {
 		return
 	}
 	p.step(Step{Kind: FinalizeFeatures, Node: -1, Features: levels, Reason: fmt.Sprintf("every node has run %s for %s", p.want.Version, p.now.Sub(op.Spec.SoakSince.Time).Round(time.Second))})
+}
+
+// resumeFinalizing makes an Operation for an upgrade whose own was over before its features were
+// finalized, because the spec moved on. One that somebody cancelled stays so.
+func (p *pass) resumeFinalizing() {
+	if p.op.active != nil || p.op.hold != nil || p.have.ClusterID == "" || len(p.unfinalized()) == 0 {
+		return
+	}
+	if slices.ContainsFunc(p.existing(), func(n *Node) bool { return !settled(n) || n.Spec.Process.Version != p.want.Version }) {
+		return
+	}
+	ended := func(op api.Operation) bool {
+		return op.Spec.Type == api.OperationUpgrade && op.Spec.ToRevision == p.have.Revision
+	}
+	if slices.ContainsFunc(p.have.Operations, ended) {
+		return
+	}
+	op := p.newOperation(api.OperationUpgrade)
+	op.Spec.Reason = "features of " + p.want.Version + " are not finalized yet"
+	p.step(Step{Kind: CreateOperation, Node: -1, Reason: op.Spec.Reason, Operation: op})
+	p.op.active, p.op.created = op, true
+	p.op.states = p.statesOf(op)
 }
 
 func (p *pass) soakEnd(op *api.Operation) time.Time { return op.Spec.SoakSince.Add(p.soak()) }
