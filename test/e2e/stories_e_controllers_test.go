@@ -38,9 +38,9 @@ func TestControllers(t *testing.T) {
 		name string
 		tell func(*testing.T, *stand.Stand)
 	}{
-		{"three become five", func(t *testing.T, s *stand.Stand) { controllersCome(t, s, voters) }},
-		{"five become three", func(t *testing.T, s *stand.Stand) { left = controllersLeave(t, s, voters) }},
-		{"who left is brought to the new version", func(t *testing.T, s *stand.Stand) { finalizedWithStale(t, s, voters, left) }},
+		{"three become five", func(t *testing.T, s *stand.Stand) { t.Helper(); controllersCome(t, s, voters) }},
+		{"five become three", func(t *testing.T, s *stand.Stand) { t.Helper(); left = controllersLeave(t, s, voters) }},
+		{"who left is brought to the new version", func(t *testing.T, s *stand.Stand) { t.Helper(); finalizedWithStale(t, s, voters, left) }},
 		{"an emptied controller votes under a new directory", emptiedController},
 	} {
 		began := time.Now()

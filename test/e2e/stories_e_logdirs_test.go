@@ -222,7 +222,7 @@ func mountDisks(t *testing.T, s *stand.Stand) {
 		if os.Geteuid() != 0 {
 			args = append([]string{"--user", "--preserve-credentials"}, args...)
 		}
-		if out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput(); err != nil { //nolint:gosec // the stand's own folder
+		if out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput(); err != nil {
 			t.Fatalf("mount a disk for node %d: %v: %s", id, err, out)
 		}
 	}
