@@ -224,19 +224,10 @@ func (p *pass) round(healthy []*Node) {
 		return
 	}
 	down := p.down()
-	if wait := p.waitBeforeRound(down); wait != nil {
-		if healthy = behindItself(healthy, wait); len(healthy) == 0 {
-			p.plan.Blocked = append(p.plan.Blocked, *wait)
-			p.again(2 * time.Second)
-			return
-		}
-	}
-	k := &p.have.Kafka
-	if !k.Known || !k.PartitionsKnown {
-		p.block(-1, "KafkaUnreadable", "no healthy node is restarted while Kafka cannot be read: "+p.whyUnknown(), false)
-		p.again(2 * time.Second)
+	if healthy = p.atRest(healthy, down); len(healthy) == 0 {
 		return
 	}
+	k := &p.have.Kafka
 	rack, hasRack := p.roundRack(down)
 	budget := p.budget(healthy, rack, hasRack) - len(down)
 	impact := newImpact(k, healthy, p.absent())
@@ -269,6 +260,23 @@ func (p *pass) round(healthy []*Node) {
 	if first != nil && len(down) == 0 {
 		p.plan.Blocked = append(p.plan.Blocked, *first)
 	}
+}
+
+// atRest are the healthy nodes of which one may be stopped now, if everything has come to rest.
+func (p *pass) atRest(healthy []*Node, down map[int32]bool) []*Node {
+	if wait := p.waitBeforeRound(down); wait != nil {
+		if healthy = behindItself(healthy, wait); len(healthy) == 0 {
+			p.plan.Blocked = append(p.plan.Blocked, *wait)
+			p.again(2 * time.Second)
+			return nil
+		}
+	}
+	if k := &p.have.Kafka; !k.Known || !k.PartitionsKnown {
+		p.block(-1, "KafkaUnreadable", "no healthy node is restarted while Kafka cannot be read: "+p.whyUnknown(), false)
+		p.again(2 * time.Second)
+		return nil
+	}
+	return healthy
 }
 
 // behindItself is the broker whose own replicas all others wait for, if it is to be restarted: those
