@@ -318,14 +318,23 @@ func counts(in Input) api.NodeCounts {
 	}
 	for i := range in.Have.Nodes {
 		st := &in.Have.Nodes[i].Status
+		want, ok := byID[in.Have.Nodes[i].Spec.NodeID]
+		if !ok {
+			continue // it leaves
+		}
 		if st.Ready {
 			n.Ready++
 		}
-		if want, ok := byID[in.Have.Nodes[i].Spec.NodeID]; ok && st.Process != nil && st.Process.Hash == want {
+		if st.Process != nil && st.Process.Hash == want {
 			n.Updated++
 		}
 	}
 	return n
+}
+
+// stays says whether a node is wanted: clients are not sent to one that leaves.
+func stays(in Input, id int32) bool {
+	return slices.ContainsFunc(in.Want.Nodes, func(n cluster.Node) bool { return n.ID == id })
 }
 
 func quorum(k plan.Kafka) *api.QuorumStatus {
@@ -360,7 +369,7 @@ func listeners(in Input) []api.ListenerStatus {
 		addresses := map[string]bool{}
 		for i := range in.Have.Nodes {
 			s := &in.Have.Nodes[i].Spec
-			if port, ok := s.Ports[l.Name]; ok {
+			if port, ok := s.Ports[l.Name]; ok && stays(in, s.NodeID) {
 				addresses[layout.HostPort(s.Address, port)] = true
 			}
 		}

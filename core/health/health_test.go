@@ -245,6 +245,10 @@ func TestStatus(t *testing.T) {
 			Status: api.KafkaNodeStatus{Version: version, Ready: i > 0, Process: &api.ProcessStatus{Hash: "old"}},
 		})
 	}
+	in.Have.Nodes = append(in.Have.Nodes, plan.Node{ // it leaves: no client is sent there
+		Spec:   api.KafkaNodeSpec{NodeID: 9, Address: "h9", Ports: map[string]int32{"plain": 9092}},
+		Status: api.KafkaNodeStatus{Version: "4.3.1", Ready: true},
+	})
 	in.Have.Nodes[1].Status.Process.Hash = layout.ProcessHash(process)
 	in.Have.Nodes[2].Status.Process = nil
 	got := health.Status(in)

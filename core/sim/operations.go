@@ -25,7 +25,25 @@ func (w *World) doOperation(s plan.Step) {
 	case plan.HoldRevision:
 		w.holds[s.Revision] = s.Hold
 	default:
+		w.judgeRegistered()
 		maps.Copy(w.Features, s.Features)
+	}
+}
+
+// judgeRegistered checks that every controller that left has registered at the version that is
+// finalized: Kafka refuses otherwise.
+func (w *World) judgeRegistered() {
+	for id, version := range w.Registered {
+		if n := w.nodes[id]; n != nil && w.ready(n) {
+			version = n.spec.Process.Version
+			w.Registered[id] = version
+		}
+		for _, n := range w.nodes {
+			if n.spec.Process.Version != version {
+				w.violate("features are finalized, and controller %d, which left, is registered at %s", id, version)
+				return
+			}
+		}
 	}
 }
 

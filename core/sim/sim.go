@@ -92,6 +92,8 @@ type World struct {
 	Unplaced bool
 	// Unthrottled counts ticks in which a copy of ours was held up by no throttle.
 	Unthrottled int
+	// Registered controllers that left, and the version at which each registered last.
+	Registered map[int32]string
 	// Features finalized, and the highest level that the newest version supports.
 	Features  map[string]int16
 	Supported map[string]int16
@@ -289,6 +291,9 @@ func (w *World) kafka() plan.Kafka {
 	}
 	k.Quorum = w.quorum()
 	k.MetadataVersion = w.MetadataVersion
+	for id := range w.Registered {
+		k.Controllers = append(k.Controllers, id)
+	}
 	k.Features, k.SupportedFeatures = maps.Clone(w.Features), map[string][2]int16{}
 	for name, highest := range w.Supported {
 		k.SupportedFeatures[name] = [2]int16{0, highest}
