@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"castellan.dev/castellan/core/balance"
 )
@@ -60,7 +61,7 @@ func (p *pass) starts() []balance.Move {
 	if !m.asked || m.done {
 		return nil
 	}
-	if m.settling && m.memo.Operation == "" {
+	if m.settling && m.memo.Request == "" {
 		p.block(-1, "Settling", fmt.Sprintf("operation %s looks at disks when brokers have deleted what was moved away a moment ago", op.Name), false)
 		return nil
 	}
@@ -94,9 +95,10 @@ func (p *pass) starts() []balance.Move {
 // begun records that moving was let begin: what was approved then holds to the end.
 func (p *pass) begun() {
 	op := p.op.active
-	if op.Spec.Begun != nil || p.op.created {
+	if op.Spec.Begun != nil || p.op.created || p.moving.begins {
 		return
 	}
+	p.moving.begins = true
 	next := op.DeepCopy()
 	next.Spec.Begun = new(metaNow(p.now))
 	p.step(Step{Kind: RecordOperation, Node: -1, Operation: next, Reason: "it begins"})
@@ -129,7 +131,9 @@ func (p *pass) takeBack() {
 		for _, ref := range m.step.Stalled {
 			m.takeBack[ref] = true
 		}
-		p.plan.Memo = nil // planned anew without what is gone
+		memo := *p.plan.Memo
+		memo.Request, memo.StalledSince = "", time.Time{} // planned anew without what is gone
+		p.plan.Memo = &memo
 	}
 	if len(m.takeBack) == 0 {
 		return

@@ -74,6 +74,10 @@ func (p *pass) leave() {
 		p.bringBack(leavers)
 		return
 	}
+	if p.op.active.Spec.Begun == nil {
+		p.begun()
+		return
+	}
 	for _, n := range leavers {
 		p.leaveOne(n)
 	}

@@ -80,16 +80,10 @@ func (p *pass) begunBy(op *api.Operation, ref balance.PartitionRef) bool {
 
 // leadsTo says whether a partition's new replicas are all among those of a list.
 func (p *pass) leadsTo(ref balance.PartitionRef, to []int32) bool {
-	for i := range p.moving.facts.Topics {
-		t := &p.moving.facts.Topics[i]
-		if t.Name != ref.Topic {
-			continue
-		}
-		return !slices.ContainsFunc(t.Partitions[ref.Partition].Replicas, func(r balance.Replica) bool {
-			return r.State.Has(balance.Adding) && !slices.Contains(to, r.Broker)
-		})
-	}
-	return false
+	part := p.moving.partition(ref)
+	return part != nil && !slices.ContainsFunc(part.Replicas, func(r balance.Replica) bool {
+		return r.State.Has(balance.Adding) && !slices.Contains(to, r.Broker)
+	})
 }
 
 // otherMoves says whether another Operation that moves replicas goes on, which cleans up after both.
@@ -143,16 +137,10 @@ func (p *pass) supersedeMoves(op *api.Operation) bool {
 
 // offLeaving says whether a partition is on its way off a node that leaves.
 func (p *pass) offLeaving(ref balance.PartitionRef) bool {
-	for i := range p.moving.facts.Topics {
-		t := &p.moving.facts.Topics[i]
-		if t.Name != ref.Topic {
-			continue
-		}
-		return slices.ContainsFunc(t.Partitions[ref.Partition].Replicas, func(r balance.Replica) bool {
-			return r.State.Has(balance.Removing) && p.leaving[r.Broker]
-		})
-	}
-	return false
+	part := p.moving.partition(ref)
+	return part != nil && slices.ContainsFunc(part.Replicas, func(r balance.Replica) bool {
+		return r.State.Has(balance.Removing) && p.leaving[r.Broker]
+	})
 }
 
 // moveState is how far an Operation that moves replicas is with a node.
@@ -262,6 +250,9 @@ func (p *pass) moveReason(op *api.Operation, id int32, state api.OperationNodeSt
 // tellMoves says how far the moves are and what they are to bring.
 func (p *pass) tellMoves(op *api.Operation, st *api.OperationStatus) {
 	m := &p.moving
+	if m.settling && m.memo.Request == "" {
+		return // what was moved stands until there is another proposal
+	}
 	s, proposal := &m.step, &m.memo.Proposal
 	st.Moves = &api.OperationMoves{
 		Done: count(m.memo.Done + s.Done), Running: count(s.Running), Total: count(m.memo.Done + len(proposal.Moves)), LeftBytes: s.LeftBytes, Foreign: count(s.Foreign),

@@ -45,6 +45,8 @@ type moving struct {
 	done bool
 	// settling says that disks are looked at a little later.
 	settling bool
+	// begins says that this pass records that moving begins.
+	begins bool
 	// takeBack are partitions whose moves nobody wants any more.
 	takeBack map[balance.PartitionRef]bool
 	// spec is the configuration of nodes as the spec wants it, by node.
@@ -84,6 +86,16 @@ func (p *pass) lookAtMoves() {
 			m.ours = append(m.ours, ref)
 		}
 	}
+}
+
+// partition finds a partition in the facts, nil when it is gone.
+func (m *moving) partition(ref balance.PartitionRef) *balance.Partition {
+	for i := range m.facts.Topics {
+		if t := &m.facts.Topics[i]; t.Name == ref.Topic && int(ref.Partition) < len(t.Partitions) {
+			return &t.Partitions[ref.Partition]
+		}
+	}
+	return nil
 }
 
 func onItsWay(r balance.Replica) bool { return r.State&(balance.Adding|balance.Removing) != 0 }
@@ -152,18 +164,9 @@ func (p *pass) beginScale() {
 	if len(words) == 0 {
 		return
 	}
-	p.createScale(nodes, words)
-}
-
-func (p *pass) createScale(nodes []int32, words []string) {
 	op := p.newOperation(api.OperationScale)
 	op.Spec.Nodes, op.Spec.Reason = nodes, someOf(words)
-	p.step(Step{Kind: CreateOperation, Node: -1, Reason: op.Spec.Reason, Operation: op})
-	if p.op.active != nil {
-		p.op.queued = append(p.op.queued, p.op.active)
-	}
-	p.op.active, p.op.created = op, true
-	p.op.states = p.statesOf(op)
+	p.createOperation(op, op.Spec.Reason)
 }
 
 // emptyBrokers are brokers that hold nothing yet and are to be filled, once for each revision.
@@ -323,13 +326,12 @@ func (p *pass) propose() {
 		memo := *old
 		m.memo = &memo
 	case m.settling:
-		m.memo = &Memo{}
+		m.memo = &Memo{Operation: p.op.active.Name}
+		p.addDone(old)
 		return
 	default:
 		m.memo = &Memo{Operation: p.op.active.Name, Request: key, UnderMinISR: balance.UnderMinISR(m.facts)}
-		if old != nil && old.Operation == p.op.active.Name {
-			m.memo.Done = old.Done + balance.Next(&old.Proposal, m.facts, p.limits()).Done
-		}
+		p.addDone(old)
 		p.planMoves()
 		m.settling = false
 	}
@@ -339,6 +341,13 @@ func (p *pass) propose() {
 		m.memo.StalledSince = time.Time{}
 	} else if m.memo.StalledSince.IsZero() {
 		m.memo.StalledSince = p.now
+	}
+}
+
+// addDone counts what the active Operation has moved by an earlier proposal.
+func (p *pass) addDone(old *Memo) {
+	if m := &p.moving; old != nil && old.Operation == m.memo.Operation {
+		m.memo.Done = old.Done + balance.Next(&old.Proposal, m.facts, p.limits()).Done
 	}
 }
 

@@ -230,7 +230,12 @@ func (p *pass) begin(outdated []*Node) {
 		}
 	}
 	op.Spec.Reason = someOf(why)
-	p.step(Step{Kind: CreateOperation, Node: -1, Reason: fmt.Sprintf("%d nodes are to change: %s", len(outdated), op.Spec.Reason), Operation: op})
+	p.createOperation(op, fmt.Sprintf("%d nodes are to change: %s", len(outdated), op.Spec.Reason))
+}
+
+// createOperation makes an Operation that is the active one from now on.
+func (p *pass) createOperation(op *api.Operation, reason string) {
+	p.step(Step{Kind: CreateOperation, Node: -1, Reason: reason, Operation: op})
 	if p.op.active != nil {
 		p.op.queued = append(p.op.queued, p.op.active)
 	}

@@ -256,6 +256,21 @@ func TestFailedNodeIsRetried(t *testing.T) {
 	}
 }
 
+func TestNoNodeIsBegunBesideOneThatIsTriedAgain(t *testing.T) {
+	r := newRollingOf(t, api.Rollout{}, 1)
+	r.accept("r2", "16")
+	r.until("the second broker is changed", r.begun(101))
+	r.w.Break(101, true)
+	for attempt := range int32(2) {
+		r.rest(30)
+		r.phase(rollout2, api.OperationPaused, "castellan retry "+rollout2)
+		r.op(rollout2).Spec.Retry = []api.OperationRetry{{ID: 101, Attempt: attempt + 1}}
+		r.until("it was tried again", func() bool { return r.w.Restarts[101] == int(attempt)+2 })
+	}
+	r.rest(30)
+	r.restarted(1, 3, 0, 0, 0)
+}
+
 func TestToleratedFailure(t *testing.T) {
 	r := newRollingOf(t, api.Rollout{MaxFailures: 1}, 1)
 	r.accept("r2", "16")

@@ -353,15 +353,25 @@ func (p *pass) updatingNow(n *Node) bool {
 	return ok && layout.ProcessHash(s.Process) != layout.ProcessHash(n.Spec.Process) && n.Status.Ready
 }
 
-// lame nodes were broken before this rollout touched them, or are tolerated; they do not stop it.
+// lame nodes were broken before this rollout touched them, or are tolerated; they do not stop
+// it. One that it broke itself, and tries again, does.
 func (p *pass) lame(n *Node) bool {
 	if n.Status.State == api.NodeUnknown || p.tolerated(n) {
 		return true
+	}
+	if p.triedAgain(n) {
+		return false
 	}
 	if p.specs[n.Spec.NodeID] != nil && p.specs[n.Spec.NodeID].Change != nil && p.specs[n.Spec.NodeID].Change.WasDown {
 		return !n.Status.Ready
 	}
 	return !n.Status.Ready && n.Spec.Change != nil && n.Spec.Change.WasDown && upToDate(n)
+}
+
+// triedAgain says whether the active Operation changed a node another time, or does so now.
+func (p *pass) triedAgain(n *Node) bool {
+	c := p.peek(n.Spec.NodeID).Change
+	return p.op.active != nil && c != nil && c.Operation == p.op.active.Name && c.Attempt > 0 && !c.RolledBack
 }
 
 // waitBeforeRound says what must come to rest before a further healthy node is stopped.

@@ -107,9 +107,7 @@ func (p *pass) resumeFinalizing() {
 	}
 	op := p.newOperation(api.OperationUpgrade)
 	op.Spec.Reason = "features of " + p.want.Version + " are not finalized yet"
-	p.step(Step{Kind: CreateOperation, Node: -1, Reason: op.Spec.Reason, Operation: op})
-	p.op.active, p.op.created = op, true
-	p.op.states = p.statesOf(op)
+	p.createOperation(op, op.Spec.Reason)
 }
 
 func (p *pass) soakEnd(op *api.Operation) time.Time { return op.Spec.SoakSince.Add(p.soak()) }

@@ -30,6 +30,7 @@ type Writer struct {
 	lastErr error
 	lastAck time.Time
 	gap     time.Duration
+	gapFrom time.Time
 }
 
 // StartWriter begins at once, with up to perSecond records (200 if 0) of any partition, until Stop or the end of ctx.
@@ -93,9 +94,15 @@ func (w *Writer) decided(number int64, err error) {
 		return
 	}
 	now := time.Now()
-	w.gap = max(w.gap, now.Sub(w.lastAck))
+	w.measure(now)
 	w.lastAck = now
 	w.acked[number] = struct{}{}
+}
+
+func (w *Writer) measure(now time.Time) {
+	if gap := now.Sub(w.lastAck); gap > w.gap {
+		w.gap, w.gapFrom = gap, w.lastAck
+	}
 }
 
 // Acknowledged so far.
@@ -110,6 +117,13 @@ func (w *Writer) LongestGap() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return max(w.gap, time.Since(w.lastAck))
+}
+
+// LongestGapFrom is when the longest gap that is over began.
+func (w *Writer) LongestGapFrom() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gapFrom
 }
 
 // Failed records that were given up, with the last reason.
@@ -130,7 +144,7 @@ func (w *Writer) Stop() int {
 	w.client.Close()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.gap = max(w.gap, time.Since(w.lastAck))
+	w.measure(time.Now())
 	return len(w.acked)
 }
 

@@ -83,8 +83,8 @@ func (t *Traffic) End() int64 {
 			len(verdict.Missing), verdict.Acknowledged, t.topic, verdict.Missing[0])
 	}
 	failed, last := t.Writer.Failed()
-	s.tb.Logf("%s: %d acknowledged, %d failed (%v), longest gap %s, %d duplicates",
-		t.topic, verdict.Acknowledged, failed, last, t.Writer.LongestGap().Round(time.Millisecond), verdict.Duplicates)
+	s.tb.Logf("%s: %d acknowledged, %d failed (%v), longest gap %s from %s, %d duplicates",
+		t.topic, verdict.Acknowledged, failed, last, t.Writer.LongestGap().Round(time.Millisecond), t.Writer.LongestGapFrom().UTC().Format(time.TimeOnly), verdict.Duplicates)
 	return failed
 }
 
