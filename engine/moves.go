@@ -18,27 +18,12 @@ func needsPlacement(f *facts, rev *api.ClusterRevision, model cluster.Model) boo
 
 // ask is what a plan wants to know of Kafka.
 func ask(f *facts, rev *api.ClusterRevision, model cluster.Model) plan.Ask {
+	placement := needsPlacement(f, rev, model)
 	return plan.Ask{
-		PerBroker: perBroker(f.nodes, model),
-		Placement: needsPlacement(f, rev, model),
+		PerBroker: plan.PerBroker(model, f.nodes, placement),
+		Placement: placement,
 		Throttles: rev.Spec.Moving, Controllers: plan.NeedsControllers(f.operations),
 	}
-}
-
-// perBroker are the ready brokers that have dynamic configuration of their own, or shall have.
-// A throttle of moves is such: it is recorded in the node before Kafka gets it.
-func perBroker(nodes []plan.Node, model cluster.Model) []int32 {
-	wanted := map[int32]bool{}
-	for _, n := range model.Nodes {
-		wanted[n.ID] = len(n.Dynamic) > 0
-	}
-	var ids []int32
-	for _, n := range nodes {
-		if n.Status.Ready && hasBroker(n.Spec.Roles) && (wanted[n.Spec.NodeID] || len(n.Spec.Dynamic) > 0) {
-			ids = append(ids, n.Spec.NodeID)
-		}
-	}
-	return ids
 }
 
 // recordMoves writes down which topics are ours, before any of their replicas moves.

@@ -36,7 +36,7 @@ func TestWhereReplicasAreIsAskedOnce(t *testing.T) {
 	}
 	w, kc = moving(t)
 	w.pass(t, kc)
-	if diff := cmp.Diff([]plan.Ask{{Placement: true, Throttles: []string{"t"}}}, w.asked); diff != "" {
+	if diff := cmp.Diff([]plan.Ask{{PerBroker: []int32{0, 1, 2}, Placement: true, Throttles: []string{"t"}}}, w.asked); diff != "" {
 		t.Errorf("asked on the way (-want +got):\n%s", diff)
 	}
 	if fresh := slices.Index(w.reads, "fresh nodes"); fresh < 0 || strings.HasPrefix(w.reads[len(w.reads)-1], "cached") {
@@ -49,7 +49,7 @@ func TestAnOperationThatMovesAsksWhereReplicasAre(t *testing.T) {
 	w.ask("drain", api.OperationSpec{Type: api.OperationDrain, Nodes: []int32{1}})
 	w.asked = nil
 	w.pass(t, kc)
-	if diff := cmp.Diff([]plan.Ask{{Placement: true}}, w.asked); diff != "" {
+	if diff := cmp.Diff([]plan.Ask{{PerBroker: []int32{0, 1, 2}, Placement: true}}, w.asked); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }
@@ -59,7 +59,7 @@ func TestWhatMovesIsKnownUnderABadSpec(t *testing.T) {
 	w, kc := moving(t)
 	kc.Spec.Version, kc.Generation = "no version at all", 2
 	w.pass(t, kc)
-	if diff := cmp.Diff([]plan.Ask{{Placement: true, Throttles: []string{"t"}}}, w.asked); diff != "" {
+	if diff := cmp.Diff([]plan.Ask{{PerBroker: []int32{0, 1, 2}, Placement: true, Throttles: []string{"t"}}}, w.asked); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }
@@ -71,7 +71,7 @@ func TestAPreviewSeesWhatMoves(t *testing.T) {
 	if _, _, err := w.engine().Preview(t.Context(), kc); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]plan.Ask{{Placement: true, Throttles: []string{"t"}}}, w.asked); diff != "" || len(w.writes) > 0 {
+	if diff := cmp.Diff([]plan.Ask{{PerBroker: []int32{0, 1, 2}, Placement: true, Throttles: []string{"t"}}}, w.asked); diff != "" || len(w.writes) > 0 {
 		t.Errorf("asked (-want +got):\n%s, writes %v", diff, w.writes)
 	}
 }

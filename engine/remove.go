@@ -30,7 +30,7 @@ func (e *Engine) remove(ctx context.Context, kc *api.KafkaCluster) (Result, erro
 	if rev := last(f.revisions); rev != nil {
 		in.Have.ClusterID, in.Have.Revision = rev.Spec.ClusterID, rev.Name
 	}
-	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, plan.Ask{PerBroker: perBroker(f.nodes, in.Want)})
+	in.Have.Kafka = e.askKafka(ctx, kc, f.nodes, plan.Ask{PerBroker: plan.PerBroker(in.Want, f.nodes, false)})
 	until := e.factsHold()
 	in.Plan = plan.Stop(in.Want, in.Have, e.Now())
 	done, err := e.do(ctx, kc, &f, in.Have, until, in.Plan.Steps, nil)

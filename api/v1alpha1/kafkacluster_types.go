@@ -500,8 +500,9 @@ type Balance struct {
 	// BytesPerSecond that each broker receives and sends for moves at most (KIP-73); none is no throttle.
 	// +optional
 	BytesPerSecond *resource.Quantity `json:"bytesPerSecond,omitempty"`
-	// CopiesPerBroker is how many replicas a broker receives, and sends, at once.
-	// +kubebuilder:default=5
+	// CopiesPerBroker is how many replicas a broker receives, and sends, at once. Ten let a
+	// leader copy three whole partitions of three replicas, so that one is always under way.
+	// +kubebuilder:default=10
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	// +optional

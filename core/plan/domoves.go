@@ -115,6 +115,9 @@ func (p *pass) throttlePending() (int32, bool) {
 		if b == nil || b.Fenced || !n.Status.Ready {
 			continue
 		}
+		if p.moving.unread[id] {
+			return id, true
+		}
 		for _, key := range []string{leaderRate, followerRate, logDirRate} {
 			if want, ok := p.wanted[id].Dynamic[key]; ok && p.have.Kafka.BrokerConfig[id][key] != want {
 				return id, true

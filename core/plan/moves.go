@@ -36,6 +36,21 @@ func NeedsPlacement(want cluster.Model, nodes []Node, ops []api.Operation, movin
 	})
 }
 
+// PerBroker are the ready brokers whose own dynamic configuration a pass must know: those that
+// have some of ours, or shall have, and while replicas move all of them, since somebody else may
+// have set there what moving sets.
+func PerBroker(want cluster.Model, nodes []Node, placement bool) []int32 {
+	var ids []int32
+	for i := range nodes {
+		n := &nodes[i]
+		w := nodeOf(want, n.Spec.NodeID)
+		if n.Status.Ready && slices.Contains(n.Spec.Roles, api.RoleBroker) && (placement || len(n.Spec.Dynamic) > 0 || w != nil && len(w.Dynamic) > 0) {
+			ids = append(ids, n.Spec.NodeID)
+		}
+	}
+	return ids
+}
+
 // Keys of a broker's configuration that Castellan sets while replicas move, and takes away after.
 const (
 	leaderRate   = "leader.replication.throttled.rate"

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
+
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/plan"
@@ -152,6 +154,26 @@ func TestThrottlesOfOthersStay(t *testing.T) {
 	s.spec(without(102))
 	s.atRest(200)
 	s.gone(102)
+}
+
+// Who throttles a broker by hand, or cordons it, has a reason, and takes it back himself.
+func TestKeysSetByHandStay(t *testing.T) {
+	s := newScaled(t, rated(five(), 15<<20))
+	s.w.MetadataVersion = "4.3-IV0"
+	hand := map[string]string{"follower.replication.throttled.rate": "20000000", "cordoned.log.dirs": "/elsewhere"}
+	for key, value := range hand {
+		s.w.UserKey(101, key, value)
+		s.w.UserKey(102, key, value)
+	}
+	s.spec(without(102))
+	s.until("it says so", func() bool {
+		op := s.w.Operation(scale2)
+		return op != nil && strings.Contains(op.Status.Message, "set on brokers [101 102] stay")
+	})
+	s.atRest(200)
+	if diff := gocmp.Diff(hand, s.w.BrokerConfig(101)); diff != "" {
+		t.Errorf("what somebody set on broker 101 (- before, + after):\n%s", diff)
+	}
 }
 
 func TestThrottleOfTheSpecStays(t *testing.T) {

@@ -407,6 +407,10 @@ func (p *pass) moveWords() string {
 	case m.step.Running+m.step.Foreign == 0 && len(m.step.Waiting) > 0:
 		return m.step.Waiting[0]
 	default:
-		return fmt.Sprintf("%d of %d partitions are where they belong, %d are on their way", m.step.Done, len(m.memo.Proposal.Moves), m.step.Running)
+		word := fmt.Sprintf("%d of %d partitions are where they belong, %d are on their way", m.step.Done, len(m.memo.Proposal.Moves), m.step.Running)
+		if len(m.theirs) > 0 {
+			word += fmt.Sprintf("; throttles and cordons that somebody else set on brokers %v stay as they are", m.theirs)
+		}
+		return word
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	// moveAgain is how soon moves are looked at again.
-	moveAgain = 2 * time.Second
+	moveAgain = time.Second
 	// fenceAgain is how soon a broker that is about to be fenced is.
 	fenceAgain = 2 * time.Second
 	// planAgain is how long a proposal stands that is refused or goes no further.
@@ -51,6 +51,10 @@ type moving struct {
 	takeBack map[balance.PartitionRef]bool
 	// spec is the configuration of nodes as the spec wants it, by node.
 	spec map[int32]map[string]string
+	// unread are brokers of which it is not known whether somebody else throttles them, theirs
+	// those where somebody does.
+	unread map[int32]bool
+	theirs []int32
 	// rate in bytes per second that each broker may receive and send; zero is no throttle.
 	rate int64
 }
@@ -58,7 +62,7 @@ type moving struct {
 // lookAtMoves finds what of ours is on its way.
 func (p *pass) lookAtMoves() {
 	m := &p.moving
-	m.takeBack, m.spec = map[balance.PartitionRef]bool{}, map[int32]map[string]string{}
+	m.takeBack, m.spec, m.unread = map[balance.PartitionRef]bool{}, map[int32]map[string]string{}, map[int32]bool{}
 	m.needed = len(p.leaving) > 0 || NeedsPlacement(p.want, p.have.Nodes, p.have.Operations, p.have.Moving)
 	if !m.needed || !p.have.Kafka.Known || p.have.Kafka.Placement == nil {
 		return
@@ -304,7 +308,7 @@ func (p *pass) limits() balance.Limits {
 	b := &p.want.Balance
 	perBroker, perCluster := int(b.CopiesPerBroker), int(b.CopiesPerCluster)
 	if perBroker == 0 {
-		perBroker = 5
+		perBroker = 10
 	}
 	if perCluster == 0 {
 		perCluster = 100
@@ -468,7 +472,28 @@ func (p *pass) wantOwnKeys() {
 		if keep {
 			p.keepRates(n, own) // what is under way keeps its throttle to its end, also when its proposal is lost
 		}
+		p.leaveTheirs(n, own)
 		p.addDynamic(n.Spec.NodeID, own)
+	}
+}
+
+// leaveTheirs wants no key of a broker that somebody else has set in Kafka, or may have.
+func (p *pass) leaveTheirs(n *Node, own map[string]string) {
+	m, id := &p.moving, n.Spec.NodeID
+	held, read := p.have.Kafka.BrokerConfig[id]
+	for key := range own {
+		if _, recorded := n.Spec.Dynamic[key]; recorded {
+			continue
+		}
+		_, theirs := held[key]
+		if !read || theirs {
+			delete(own, key)
+		}
+		if !read {
+			m.unread[id] = true
+		} else if theirs && !slices.Contains(m.theirs, id) {
+			m.theirs = append(m.theirs, id)
+		}
 	}
 }
 

@@ -136,7 +136,7 @@ func (w *World) load() (in, out map[int32]int, all int) {
 }
 
 func (w *World) limits() (perBroker, perCluster int) {
-	perBroker, perCluster = 5, 100
+	perBroker, perCluster = 10, 100
 	if w.want != nil && w.want.Balance.CopiesPerBroker > 0 {
 		perBroker = int(w.want.Balance.CopiesPerBroker)
 	}

@@ -29,11 +29,10 @@ func (w *World) SeeFor(m cluster.Model) plan.World {
 	seen.Moving, seen.Throttled, seen.Memo = slices.Clone(w.Moving), slices.Clone(w.Throttled), w.Memo
 	k := &seen.Kafka
 	own := map[int32]map[string]string{}
-	for i := range seen.Nodes {
-		n := &seen.Nodes[i]
-		at := slices.IndexFunc(m.Nodes, func(x cluster.Node) bool { return x.ID == n.Spec.NodeID })
-		if k.Known && n.Status.Ready && isBroker(w.nodes[n.Spec.NodeID]) && (len(n.Spec.Dynamic) > 0 || at >= 0 && len(m.Nodes[at].Dynamic) > 0) {
-			own[n.Spec.NodeID] = k.BrokerConfig[n.Spec.NodeID]
+	placement := plan.NeedsPlacement(m, seen.Nodes, seen.Operations, w.Moving)
+	for _, id := range plan.PerBroker(m, seen.Nodes, placement) {
+		if k.Known {
+			own[id] = k.BrokerConfig[id]
 		}
 	}
 	k.BrokerConfig = own
@@ -48,7 +47,7 @@ func (w *World) SeeFor(m cluster.Model) plan.World {
 			}
 		}
 	}
-	if !plan.NeedsPlacement(m, seen.Nodes, seen.Operations, w.Moving) {
+	if !placement {
 		return seen
 	}
 	if w.Unplaced {

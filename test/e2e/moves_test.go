@@ -287,6 +287,39 @@ func (m *moves) rateTo(broker int32) (perSecond float64, during time.Duration) {
 	return float64(m.Samples[last].Bytes[broker]-m.Samples[first].Bytes[broker]) / during.Seconds(), during
 }
 
+// sustained is the most bytes a second that a broker got over any such time.
+func (m *moves) sustained(broker int32, over time.Duration) float64 {
+	most, first := 0.0, 0
+	for last := range m.Samples {
+		for first < last && m.Samples[last].At.Sub(m.Samples[first+1].At) >= over {
+			first++
+		}
+		if took := m.Samples[last].At.Sub(m.Samples[first].At); took >= over {
+			most = max(most, float64(m.Samples[last].Bytes[broker]-m.Samples[first].Bytes[broker])/took.Seconds())
+		}
+	}
+	return most
+}
+
+// timeline says how many KiB brokers held, second by second, and how many partitions moved.
+func (m *moves) timeline(brokers []int32) string {
+	var out strings.Builder
+	var last time.Time
+	for i := range m.Samples {
+		now := &m.Samples[i]
+		if now.At.Sub(last) < time.Second {
+			continue
+		}
+		last = now.At
+		fmt.Fprintf(&out, "%s %d moving", now.At.Format("04:05.0"), now.Moving)
+		for _, id := range brokers {
+			fmt.Fprintf(&out, " %d:%d", id, now.Bytes[id]>>10)
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}
+
 // registeredBrokers are those that Kafka's controllers know, fenced ones too.
 func registeredBrokers(t *testing.T, s *stand.Stand) []int32 {
 	t.Helper()

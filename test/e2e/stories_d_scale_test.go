@@ -266,14 +266,17 @@ func throttledAsAsked(t *testing.T, seen *moves, added []int32) {
 	if rates == 0 {
 		t.Errorf("no throttle was seen in %d samples (%d not answered: %s)", len(seen.Samples), seen.Unknown, seen.Why)
 	}
+	// What a broker gets at once is what was allowed over Kafka's window of eleven samples of a second; the mean to the end
+	// also tells of the time in which nothing was left that it could get.
 	fastest := 0.0
 	for _, id := range added {
 		rate, during := seen.rateTo(id)
-		t.Logf("broker %d got %.0f bytes/s for %s, %+.1f %% of what was asked", id, rate, during.Round(100*time.Millisecond), 100*(rate/moveRate-1))
-		fastest = max(fastest, rate)
+		sustained := seen.sustained(id, 12*time.Second)
+		t.Logf("broker %d got %+.1f %% of what was asked in its best twelve seconds, %+.1f %% in the mean of %s", id, 100*(sustained/moveRate-1), 100*(rate/moveRate-1), during.Round(100*time.Millisecond))
+		fastest = max(fastest, sustained)
 	}
 	if math.Abs(fastest/moveRate-1) > 0.15 {
-		t.Errorf("brokers got up to %.0f bytes/s, asked were %d", fastest, moveRate)
+		t.Errorf("brokers got up to %.0f bytes/s, asked were %d:\n%s", fastest, moveRate, seen.timeline(added))
 	}
 }
 
