@@ -165,6 +165,7 @@ func (c *conn) observeBrokers(ctx context.Context, b current, what plan.Ask) (pl
 	if k.Topics, offline, err = readTopics(ctx, b.Broker, k.ClusterID); err != nil {
 		return plan.Kafka{}, err
 	}
+	k.FailedLogDirs = failedLogDirs(k.Brokers, offline)
 	if k.ClusterConfig, err = readDynamic(ctx, b.Broker, clusterWide); err != nil {
 		return plan.Kafka{}, err
 	}

@@ -38,6 +38,17 @@ func readTopics(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.To
 	}), offline, nil
 }
 
+// failedLogDirs are the brokers that are there and have offline replicas.
+func failedLogDirs(brokers []plan.Broker, offline []replicaRef) []int32 {
+	var ids []int32
+	for _, b := range brokers {
+		if !b.Fenced && slices.ContainsFunc(offline, func(r replicaRef) bool { return r.broker == b.ID }) {
+			ids = append(ids, b.ID)
+		}
+	}
+	return ids
+}
+
 func readPartitions(ctx context.Context, b *kgo.Broker, clusterID string) ([]plan.Topic, []replicaRef, error) {
 	const doing = "read the partitions of all topics"
 	req := kmsg.NewPtrMetadataRequest() // no topics named: all of them

@@ -106,6 +106,9 @@ func clusterStatus(c *api.KafkaCluster, nodes []api.KafkaNode) ClusterStatus {
 			break
 		}
 	}
+	if available := meta.FindStatusCondition(c.Status.Conditions, api.ConditionAvailable); s.Message == "" && available != nil && available.Reason == api.ReasonDegraded {
+		s.Message = available.Message
+	}
 	if accepted := meta.FindStatusCondition(c.Status.Conditions, api.ConditionAccepted); accepted != nil && accepted.Status == "False" {
 		s.Message = accepted.Message
 	}

@@ -525,6 +525,9 @@ type Balance struct {
 	FillNewBrokers bool `json:"fillNewBrokers,omitempty"`
 }
 
+// ReasonDegraded of ConditionAvailable says that clients are served, but not by every replica.
+const ReasonDegraded = "Degraded"
+
 // Types of conditions of a KafkaCluster, in the sense of kstatus.
 const (
 	// ConditionAccepted is False while the newest spec has errors; the last good one stays in force.

@@ -157,6 +157,10 @@ func available(c *conditions, in Input) {
 			c.set(api.ConditionAvailable, metav1.ConditionFalse, "UnderMinISR", "fewer in-sync replicas than min.insync.replicas: "+under)
 		case in.Plan.Held != "":
 			c.set(api.ConditionAvailable, metav1.ConditionTrue, "Served", served+"; but no pod can be evicted, so a drain of its machine waits for ever: "+in.Plan.Held)
+		case len(k.FailedLogDirs) > 0:
+			c.set(api.ConditionAvailable, metav1.ConditionTrue, api.ReasonDegraded, fmt.Sprintf("%s; but a log dir of broker %s has failed: mend it and restart the broker, or have its replicas made anew beside it with castellan rebalance %s --mode disks --repair-log-dirs", served, ids(k.FailedLogDirs), in.Want.Name))
+		case len(outOfSync(k)) > 0:
+			c.set(api.ConditionAvailable, metav1.ConditionTrue, api.ReasonDegraded, fmt.Sprintf("%s; but the replicas of broker %s are not all in sync", served, ids(outOfSync(k))))
 		default:
 			c.set(api.ConditionAvailable, metav1.ConditionTrue, "Served", served)
 		}
@@ -188,6 +192,33 @@ func unserved(k plan.Kafka) (offline, under string) {
 		}
 	}
 	return some(off), some(low)
+}
+
+// outOfSync are the brokers that have a replica which is not in sync, in their order.
+func outOfSync(k plan.Kafka) []int32 {
+	behind := map[int32]bool{}
+	for i := range k.Topics {
+		for j := range k.Topics[i].Partitions {
+			part := &k.Topics[i].Partitions[j]
+			if len(part.ISR) == len(part.Replicas) {
+				continue
+			}
+			for _, id := range part.Replicas {
+				if !slices.Contains(part.ISR, id) {
+					behind[id] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(behind))
+}
+
+func ids(list []int32) string {
+	var words []string
+	for _, id := range list {
+		words = append(words, fmt.Sprint(id))
+	}
+	return some(words)
 }
 
 func some(names []string) string {

@@ -159,6 +159,14 @@ func TestConditions(t *testing.T) {
 			isAccepted, "Available=False UnderMinISR: fewer in-sync replicas than min.insync.replicas: t-0", isDone, isMoving,
 			"Ready=False NotAvailable: fewer in-sync replicas than min.insync.replicas: t-0",
 		}},
+		"replicas out of sync": {func(in *health.Input) { in.Have.Kafka.Topics[0].Partitions[0].Replicas = []int32{1, 2, 4, 3} }, []string{
+			isAccepted, "Available=True Degraded: every partition has a leader and enough in-sync replicas; but the replicas of broker 3, 4 are not all in sync", isDone, isMoving,
+			"Ready=True Ready: the newest spec is in force and every partition is served",
+		}},
+		"a failed log dir": {func(in *health.Input) { in.Have.Kafka.FailedLogDirs, in.Want.Name = []int32{2}, "orders" }, []string{
+			isAccepted, "Available=True Degraded: every partition has a leader and enough in-sync replicas; but a log dir of broker 2 has failed: mend it and restart the broker, or have its replicas made anew beside it with castellan rebalance orders --mode disks --repair-log-dirs", isDone, isMoving,
+			"Ready=True Ready: the newest spec is in force and every partition is served",
+		}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -30,6 +30,7 @@ func Compute(want cluster.Model, have World, now time.Time) Plan {
 	p.create()
 	p.replaceVolumes()
 	p.live()
+	p.movedVolumes()
 	p.bootstrapAddresses()
 	p.storage()
 	if want.State == api.StateStopped {

@@ -47,6 +47,26 @@ func (p *pass) volumesFor(w *cluster.Node, is *api.KafkaNodeSpec) []api.NodeVolu
 	return out
 }
 
+// movedVolumes names volumes that the spec has elsewhere than they are: taken out and added again
+// under the same name before their data had left.
+func (p *pass) movedVolumes() {
+	for _, n := range p.existing() {
+		w := p.wanted[n.Spec.NodeID]
+		for i := range w.Volumes {
+			v := &w.Volumes[i]
+			if v.Path == "" || w.Kubernetes || p.leaving[w.ID] {
+				continue
+			}
+			want := host.Path(v.Path, p.want.Namespace, p.want.Name, w.ID, v.Name)
+			at := slices.IndexFunc(n.Spec.Volumes, func(have api.NodeVolume) bool { return have.Name == v.Name && have.Path != want })
+			if at < 0 {
+				continue
+			}
+			p.block(w.ID, "VolumeMoved", fmt.Sprintf("volume %s of node %d has its data in %s and cannot be in %s: give what is to be there another name, or let it leave first", v.Name, w.ID, n.Spec.Volumes[at].Path, want), true)
+		}
+	}
+}
+
 // processOf is what a node was last permitted to run, so that it may still be running it.
 func (p *pass) processOf(is *api.KafkaNodeSpec) *api.ProcessSpec {
 	if n, ok := p.nodes[is.NodeID]; ok {

@@ -6,6 +6,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/balance"
+	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/plan"
 )
 
@@ -72,4 +73,22 @@ func failSecondDir(c *balance.Cluster, broker int32, only bool) int {
 		}
 	}
 	return lost
+}
+
+// A volume keeps its place until its data has left, also when its pool had it no more for a moment.
+func TestVolumeThatComesBackElsewhere(t *testing.T) {
+	s := newScaled(t, model(controllers(3), brokers(3)))
+	s.spec(onTwoVolumes)
+	s.atRest(150)
+	s.spec(onOneVolume)
+	s.spec(func(m *cluster.Model) {
+		onTwoVolumes(m)
+		inPool(m, "brokers", func(n *cluster.Node) { n.Volumes[1].Path = "/elsewhere" })
+	})
+	s.rest(20)
+	if b := blockFor(s.last, "VolumeMoved"); b == nil || !b.Stalled || b.Node != 100 {
+		t.Errorf("blocked %+v", s.last.Blocked)
+	}
+	s.spec(onTwoVolumes)
+	s.atRest(150)
 }

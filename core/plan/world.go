@@ -137,6 +137,8 @@ type Kafka struct {
 	Brokers         []Broker
 	Quorum          Quorum
 	Topics          []Topic
+	// FailedLogDirs are brokers that serve while replicas of theirs are offline.
+	FailedLogDirs []int32
 	// ClusterConfig is the dynamic cluster-wide configuration
 	// (DYNAMIC_DEFAULT_BROKER_CONFIG), without sensitive values.
 	ClusterConfig map[string]string
