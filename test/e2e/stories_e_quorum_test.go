@@ -31,6 +31,7 @@ type voterWatch struct {
 	unknown  int
 	why      string
 	longest  time.Duration // between two answers
+	heard    time.Time     // when a leader last knew what a majority has
 	fewest   int           // caught-up voters more than a majority needs
 	wrong    []string
 	sets     []voterSet
@@ -46,7 +47,7 @@ type voterSet struct {
 // watchVoters begins to look. A cluster's first controllers must stay reachable at the addresses they have now.
 func watchVoters(s *stand.Stand) *voterWatch {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &voterWatch{stop: stop, fewest: 99, observed: map[int32]bool{}}
+	w := &voterWatch{stop: stop, fewest: 99, observed: map[int32]bool{}, heard: time.Now()}
 	clients := kafka.NewClients(kafka.Options{Timeout: 5 * time.Second})
 	cluster := clients.Cluster("voters", s.BrokerTarget())
 	w.ended.Go(func() {
@@ -80,7 +81,8 @@ func (w *voterWatch) miss(why string) {
 	w.unknown, w.why = w.unknown+1, why
 }
 
-// take judges one sample: a majority of the voters is caught up. A leader of a new epoch has heard of nobody yet.
+// take judges one sample: a majority of the voters is caught up. A leader of a new epoch has heard of nobody yet, and knows
+// no high watermark until it has heard of a majority.
 func (w *voterWatch) take(before, now plan.Quorum, since time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,7 +99,12 @@ func (w *voterWatch) take(before, now plan.Quorum, since time.Duration) {
 	for _, o := range now.Observers {
 		w.observed[o.ID] = true
 	}
-	if before.LeaderEpoch == now.LeaderEpoch {
+	if now.HighWater >= 0 {
+		w.heard = time.Now()
+	} else if silent := time.Since(w.heard); silent > behind {
+		w.wrong = append(w.wrong, fmt.Sprintf("the leader has heard of no majority for %s: %+v", silent, now))
+	}
+	if before.LeaderEpoch == now.LeaderEpoch && now.HighWater >= 0 {
 		spare := caughtUp - (len(now.Voters)/2 + 1)
 		w.fewest = min(w.fewest, spare)
 		if spare < 0 {
