@@ -99,7 +99,7 @@ func (w *voterWatch) take(before, now plan.Quorum, since time.Duration) {
 	for _, o := range now.Observers {
 		w.observed[o.ID] = true
 	}
-	if now.HighWater >= 0 {
+	if now.HighWater >= 0 || before.LeaderEpoch != now.LeaderEpoch {
 		w.heard = time.Now()
 	} else if silent := time.Since(w.heard); silent > behind {
 		w.wrong = append(w.wrong, fmt.Sprintf("the leader has heard of no majority for %s: %+v", silent, now))
