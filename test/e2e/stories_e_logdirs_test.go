@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -159,7 +160,11 @@ func inDirs(ctx context.Context, admin *kadm.Client) (map[int32]map[string]map[p
 			return
 		}
 		in := map[partition]bool{}
-		d.Topics.Each(func(p kadm.DescribedLogDirPartition) { in[partition{Topic: p.Topic, ID: p.Partition}] = true })
+		d.Topics.Each(func(p kadm.DescribedLogDirPartition) {
+			if !p.IsFuture { // what is being copied is not there yet
+				in[partition{Topic: p.Topic, ID: p.Partition}] = true
+			}
+		})
 		all[d.Broker][d.Dir] = in
 	})
 	return all, nil
@@ -348,6 +353,7 @@ var partitionFolder = regexp.MustCompile(`^.+-\d+$`)
 // gives it back.
 func dirFails(t *testing.T, s *stand.Stand) {
 	t.Helper()
+	intoSecondDir(t, s, pair, everywhere)
 	victim, lost := holderOf(t, s, pair)
 	dir := dirOf(t, s, victim, moreVolume)
 	pid := s.JVMPIDs()[victim]
@@ -369,7 +375,12 @@ func dirFails(t *testing.T, s *stand.Stand) {
 	t.Logf("broker %d lost %s with %d replicas after %s", victim, dir, len(lost), took.Round(time.Second))
 	s.Eventually("what was there is led elsewhere, all else is in sync", time.Minute, servesWithout(s, victim, lost))
 	s.Throughout("the broker serves on", 10*time.Second, servesWithout(s, victim, lost))
-	t.Logf("castellan status:\n%s", s.Must("status"))
+	s.Eventually("castellan status says so", time.Minute, func(context.Context) error {
+		if said := s.Must("status"); !strings.Contains(said, fmt.Sprintf("a log dir of broker %d has failed", victim)) {
+			return errors.New(said)
+		}
+		return nil
+	})
 
 	op, out := rebalanced(t, s, "--mode", "disks", "--repair-log-dirs", "--topics", pair)
 	if out.Code != 0 || op.Status.Phase != api.OperationSucceeded {
@@ -401,6 +412,64 @@ func dirFails(t *testing.T, s *stand.Stand) {
 		return nil
 	})
 	s.Eventually("every replica is in sync", 2*time.Minute, s.InSync())
+}
+
+// intoSecondDir moves a replica of each topic into the second log dir of one broker, where the balance left it in the first.
+func intoSecondDir(t *testing.T, s *stand.Stand, topics ...string) {
+	t.Helper()
+	admin := adminOf(t, s)
+	all, err := inDirs(t.Context(), admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(in map[partition]bool, topic string) *partition {
+		for p := range in {
+			if p.Topic == topic {
+				return &p
+			}
+		}
+		return nil
+	}
+	for _, id := range nodeIDs(s) {
+		first, second := all[id][dirOf(t, s, id, "data")], dirOf(t, s, id, moreVolume)
+		var move kadm.AlterReplicaLogDirsReq
+		missing := false
+		for _, topic := range topics {
+			p := has(first, topic)
+			switch {
+			case has(all[id][second], topic) != nil:
+			case p == nil:
+				missing = true
+			default:
+				move.Add(second, kadm.TopicsSet{topic: {p.ID: {}}})
+			}
+		}
+		if missing {
+			continue
+		}
+		if len(move) > 0 {
+			moved, err := admin.AlterBrokerReplicaLogDirs(t.Context(), id, move)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range moved.Sorted() {
+				if r.Err != nil {
+					t.Fatalf("move %s-%d into %s: %v", r.Topic, r.Partition, second, r.Err)
+				}
+			}
+		}
+		s.Eventually(fmt.Sprintf("%s of broker %d holds replicas of %v", second, id, topics), time.Minute, func(ctx context.Context) error {
+			now, err := inDirs(ctx, admin)
+			for _, topic := range topics {
+				if err == nil && has(now[id][second], topic) == nil {
+					err = fmt.Errorf("it holds %v", now[id][second])
+				}
+			}
+			return err
+		})
+		return
+	}
+	t.Fatalf("no broker has a replica of each of %v: %v", topics, all)
 }
 
 // holderOf is a broker with a replica of a topic in its second log dir, and all that is there.

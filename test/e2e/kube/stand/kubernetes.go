@@ -127,7 +127,7 @@ func (s *Shared) start(tb testing.TB) error {
 		return fmt.Errorf("read the kubeconfig: %w", err)
 	}
 	k.config.QPS, k.config.Burst, k.config.Timeout = 100, 200, 10*time.Second
-	return k.loadKafka(ctx)
+	return k.loadKafka(ctx, Version)
 }
 
 // folderPrefix, and the id of the test process, begin the name of a stand's folder.

@@ -65,25 +65,40 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// loadKafka puts the image of Kafka on every machine. Castellan's own comes with [Kubernetes.LoadCastellan].
-func (k *Kubernetes) loadKafka(ctx context.Context) error {
+// LoadKafka puts the image of another version of Kafka on every machine.
+func (k *Kubernetes) LoadKafka(version string) {
+	k.tb.Helper()
+	tag := "kafka " + version
+	if k.loaded[tag] {
+		return
+	}
+	if err := k.loadKafka(k.tb.Context(), version); err != nil {
+		k.tb.Fatal(err)
+	}
+	k.loaded[tag] = true
+}
+
+// loadKafka puts an image of Kafka on every machine. Castellan's own comes with [Kubernetes.LoadCastellan].
+func (k *Kubernetes) loadKafka(ctx context.Context, version string) error {
 	folder := os.Getenv(EnvImages)
-	if folder == "" {
+	image := filepath.Join(folder, "kafka-"+version+".tar")
+	if _, err := os.Stat(image); folder == "" || errors.Is(err, fs.ErrNotExist) {
 		folder = filepath.Join(k.work, "images")
-		archive, err := kafkaArchive(ctx)
+		archive, err := kafkaArchive(ctx, version)
 		if err != nil {
 			return err
 		}
-		made := command{program: k.images, args: []string{"kafka", "--version", Version, "--archive", archive, "--out", folder}, within: buildTimeout}.run(ctx)
+		made := command{program: k.images, args: []string{"kafka", "--version", version, "--archive", archive, "--out", folder}, within: buildTimeout}.run(ctx)
 		if made.Code != 0 {
 			return fmt.Errorf("make the image of Kafka: %s", made)
 		}
+		image = filepath.Join(folder, "kafka-"+version+".tar")
 	}
-	return k.load(ctx, filepath.Join(folder, "kafka-"+Version+".tar"))
+	return k.load(ctx, image)
 }
 
 // kafkaArchive is Kafka as hosts run it.
-func kafkaArchive(ctx context.Context) (string, error) {
+func kafkaArchive(ctx context.Context, version string) (string, error) {
 	dir, err := packages.DefaultDir()
 	if err != nil {
 		return "", fmt.Errorf("find the package store: %w", err)
@@ -92,13 +107,13 @@ func kafkaArchive(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the built-in packages: %w", err)
 	}
-	spec, err := catalog.Find("Kafka", Version)
+	spec, err := catalog.Find("Kafka", version)
 	if err != nil {
-		return "", fmt.Errorf("find Kafka %s: %w", Version, err)
+		return "", fmt.Errorf("find Kafka %s: %w", version, err)
 	}
 	archive, err := (&packages.Store{Dir: dir}).Fetch(ctx, spec, nil)
 	if err != nil {
-		return "", fmt.Errorf("get Kafka %s: %w", Version, err)
+		return "", fmt.Errorf("get Kafka %s: %w", version, err)
 	}
 	return archive.Path, nil
 }
