@@ -372,8 +372,6 @@ func (e *Engine) askKafka(ctx context.Context, kc *api.KafkaCluster, nodes []pla
 	return e.Kafka.Observe(ctx, kc, at, what)
 }
 
-func hasBroker(roles []api.Role) bool { return slices.Contains(roles, api.RoleBroker) }
-
 // EndpointsOf are the own listeners of the nodes whose JVM runs, ready ones first.
 func EndpointsOf(nodes []plan.Node) Endpoints {
 	sorted := slices.Clone(nodes)
