@@ -177,7 +177,7 @@ func backFromTheMiddle(t *testing.T, s *stand.Stand) {
 	first, second := inOrder(t, s)
 	s.Apply(fiveAt("701", fmt.Sprintf("pauseAfter: [%q]", fmt.Sprint(second))))
 	op := operation(t, s)
-	s.Eventually("it waits after the node that was named", 2*time.Minute, phase(s, op.Name, api.OperationPaused, fmt.Sprintf("after node %d", second)))
+	s.Eventually("it waits after the node that was named", 5*time.Minute, phase(s, op.Name, api.OperationPaused, fmt.Sprintf("after node %d", second)))
 	if changed := valued(s, "701"); !slices.Equal(changed, []int32{first, second}) {
 		t.Errorf("nodes %v were changed, the first two were to be %d and %d", changed, first, second)
 	}
@@ -222,7 +222,7 @@ func backFromFailure(t *testing.T, s *stand.Stand) {
 	failed := phase(s, op.Name, api.OperationPaused, "castellan retry "+op.Name)
 	s.Eventually("it waits since the second node failed", 4*time.Minute, failed)
 	s.Must("retry", op.Name)
-	s.Eventually("it was tried again", 2*time.Minute, func(context.Context) error {
+	s.Eventually("it was tried again", 4*time.Minute, func(context.Context) error {
 		if c := s.Node(second).Spec.Change; c == nil || c.Attempt != 1 {
 			return fmt.Errorf("node %d was changed %+v", second, c)
 		}
