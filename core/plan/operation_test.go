@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
@@ -501,6 +502,31 @@ func TestUpgradeIsFinalizedAfterItHasSoaked(t *testing.T) {
 		if r.w.Features["metadata.version"] != 29 || r.op(name).Status.Steps.Percent != 100 {
 			t.Errorf("features %v, %+v", r.w.Features, r.op(name).Status.Steps)
 		}
+	}
+}
+
+// With metadata.version go the features that came with the release, at its levels and no higher than brokers support; who
+// lowers one of them later has a reason.
+func TestFeaturesOfTheReleaseAreFinalized(t *testing.T) {
+	r := newRolling(t, api.Rollout{Upgrade: api.UpgradePolicy{Soak: &metav1.Duration{}}})
+	r.w.Features = map[string]int16{"metadata.version": 21, "transaction.version": 0, "group.version": 1, "kraft.version": 0}
+	r.w.Supported = map[string]int16{
+		"metadata.version": 27, "transaction.version": 1, "group.version": 2, "eligible.leader.replicas.version": 1, "share.version": 1, "kraft.version": 1,
+	}
+	r.m.Version = "4.1.0"
+	r.m.Nodes = slices.Clone(r.m.Nodes)
+	for i := range r.m.Nodes {
+		r.m.Nodes[i].Process.Version = "4.1.0"
+	}
+	r.w.Accept("r2", r.m)
+	r.until("it is over", r.is("orders-upgrade-r2", api.OperationSucceeded))
+	want := map[string]int16{"metadata.version": 27, "transaction.version": 1, "group.version": 1, "eligible.leader.replicas.version": 1, "kraft.version": 0}
+	if diff := gocmp.Diff(want, r.w.Features); diff != "" {
+		t.Errorf("features (- want, + got):\n%s", diff)
+	}
+	r.w.Features["transaction.version"] = 0
+	if p := r.rest(20); !p.Done() || r.w.Features["transaction.version"] != 0 {
+		t.Errorf("after somebody lowered one: features %v, %v", r.w.Features, kinds(p))
 	}
 }
 

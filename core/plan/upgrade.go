@@ -6,6 +6,7 @@ import (
 	"time"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 )
 
 // defaultSoak is how long every node runs a new version before it is finalized, where no spec says.
@@ -18,7 +19,22 @@ func (p *pass) soak() time.Duration {
 	return defaultSoak
 }
 
-// unfinalized are the features that the brokers support at a higher level than is finalized.
+// releaseLevels are the levels of features that came with a release line, as Kafka itself
+// formats a new cluster (kafka-features version-mapping, measured on 4.3.1).
+var releaseLevels = []struct {
+	since, name string
+	level       int16
+}{
+	{"4.0", "transaction.version", 2},
+	{"4.0", "group.version", 1},
+	{"4.1", "eligible.leader.replicas.version", 1},
+	{"4.2", "share.version", 1},
+	{"4.2", "streams.version", 1},
+}
+
+// unfinalized are the features that an upgrade is to finalize: metadata.version, where the
+// brokers support a higher one, and with it the others at the level of the release. By
+// themselves those are left alone: somebody may have lowered one for a reason.
 func (p *pass) unfinalized() map[string]int16 {
 	k := &p.have.Kafka
 	out := map[string]int16{}
@@ -28,6 +44,15 @@ func (p *pass) unfinalized() map[string]int16 {
 	const metadataVersion = "metadata.version"
 	if supported, ok := k.SupportedFeatures[metadataVersion]; ok && p.want.MetadataVersion == "" && k.Features[metadataVersion] > 0 && k.Features[metadataVersion] < supported[1] {
 		out[metadataVersion] = supported[1]
+	}
+	if len(out) == 0 {
+		return out
+	}
+	for _, f := range releaseLevels {
+		supported, ok := k.SupportedFeatures[f.name]
+		if level := min(f.level, supported[1]); ok && cluster.CompareVersions(cluster.ReleaseLine(p.want.Version), f.since) >= 0 && k.Features[f.name] < level {
+			out[f.name] = level
+		}
 	}
 	return out
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
+
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/kafka/kafkatest"
@@ -53,6 +55,7 @@ func TestUpgrade(t *testing.T) {
 	if now := metadataVersion(t, s); now != afterFeature {
 		t.Errorf("metadata.version is %s, want %s", now, afterFeature)
 	}
+	releaseFeatures(t, s)
 	s.WaitReady()
 	if out := s.TryApply(at(before)); out.Code == 0 || !strings.Contains(out.Stderr, afterFeature) {
 		t.Errorf("going back is not refused with what is finalized: %s", out)
@@ -76,6 +79,7 @@ func upgradedOverFour(t *testing.T, s *stand.Stand, name string) {
 	if now := metadataVersion(t, s); now != "4.3-IV0" {
 		t.Errorf("metadata.version is %s", now)
 	}
+	releaseFeatures(t, s)
 	s.WaitReady()
 	s.Eventually("every node runs the new version", time.Second, ran(s, version))
 	traffic.End()
@@ -99,6 +103,22 @@ func ran(s *stand.Stand, release string) stand.Fact {
 			return fmt.Errorf("nodes run %v", got)
 		}
 		return nil
+	}
+}
+
+// releaseFeatures wants what a new cluster of 4.3.1 has (kafka-features version-mapping).
+func releaseFeatures(t *testing.T, s *stand.Stand) {
+	t.Helper()
+	seen, err := s.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int16{
+		"metadata.version": 30, "kraft.version": 1, "transaction.version": 2, "group.version": 1, "eligible.leader.replicas.version": 1,
+		"share.version": 1, "streams.version": 1,
+	}
+	if diff := gocmp.Diff(want, seen.Features); diff != "" {
+		t.Errorf("finalized features (- want, + got):\n%s", diff)
 	}
 }
 
