@@ -508,16 +508,22 @@ func TestUpgradeIsFinalizedAfterItHasSoaked(t *testing.T) {
 // With metadata.version go the features that came with the release, at its levels and no higher than brokers support; who
 // lowers one of them later has a reason.
 func TestFeaturesOfTheReleaseAreFinalized(t *testing.T) {
-	r := newRolling(t, api.Rollout{Upgrade: api.UpgradePolicy{Soak: &metav1.Duration{}}})
+	at := func(m *cluster.Model, version string) {
+		m.Version, m.Nodes = version, slices.Clone(m.Nodes)
+		for i := range m.Nodes {
+			m.Nodes[i].Process.Version = version
+		}
+	}
+	m := model(controllers(3), brokers(5))
+	m.Rollout = api.Rollout{Upgrade: api.UpgradePolicy{Soak: &metav1.Duration{}}}
+	at(&m, "3.9.2")
+	r := &rolling{t: t, m: m, w: born(t, m, "a", "b", "c")}
+	r.w.Accept("r1", m)
 	r.w.Features = map[string]int16{"metadata.version": 21, "transaction.version": 0, "group.version": 1, "kraft.version": 0}
 	r.w.Supported = map[string]int16{
 		"metadata.version": 27, "transaction.version": 1, "group.version": 2, "eligible.leader.replicas.version": 1, "share.version": 1, "kraft.version": 1,
 	}
-	r.m.Version = "4.1.0"
-	r.m.Nodes = slices.Clone(r.m.Nodes)
-	for i := range r.m.Nodes {
-		r.m.Nodes[i].Process.Version = "4.1.0"
-	}
+	at(&r.m, "4.1.0")
 	r.w.Accept("r2", r.m)
 	r.until("it is over", r.is("orders-upgrade-r2", api.OperationSucceeded))
 	want := map[string]int16{"metadata.version": 27, "transaction.version": 1, "group.version": 1, "eligible.leader.replicas.version": 1, "kraft.version": 0}
