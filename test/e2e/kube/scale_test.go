@@ -22,7 +22,9 @@ import (
 func TestMoreScale(t *testing.T) {
 	k := shared.For(t)
 	k.Operator()
-	tell(t, k.Cluster(stand.Small("kube-scale", 3)),
+	want := stand.Small("kube-scale", 3)
+	want.Spec.Pools[0].Placement.Kubernetes.Spread = api.SpreadNone // there are three machines
+	tell(t, k.Cluster(want),
 		story{"a fourth node comes and is filled", fourthNode},
 		story{"the operation that takes a node out is deleted, and the node stays", deletedScale},
 		story{"the second node leaves", secondNodeLeaves},
