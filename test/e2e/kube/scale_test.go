@@ -51,19 +51,19 @@ func scaled(t *testing.T, c *stand.Cluster) api.Operation {
 	return now
 }
 
-// replicasOn are the partitions that have a replica on a broker, as Kafka's own tool says.
+// replicasOn are the partitions that have a replica on a broker.
 func replicasOn(t *testing.T, c *stand.Cluster, id int32) []string {
 	t.Helper()
-	out := c.Exec(c.Nodes()[0].Spec.NodeID, "/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", c.Bootstrap(stand.Inside), "--describe")
+	topics, err := c.Topics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	var on []string
-	for line := range strings.Lines(out) {
-		_, after, found := strings.Cut(line, "Replicas: ")
-		if !found {
-			continue
-		}
-		list, _, _ := strings.Cut(strings.TrimSpace(after), "\t")
-		if slices.Contains(strings.Split(strings.TrimSpace(list), ","), fmt.Sprint(id)) {
-			on = append(on, strings.TrimSpace(line))
+	for _, topic := range topics {
+		for i, p := range topic.Partitions {
+			if slices.Contains(p.Replicas, id) {
+				on = append(on, fmt.Sprintf("%s-%d", topic.Name, i))
+			}
 		}
 	}
 	return on

@@ -159,20 +159,29 @@ func (c *Cluster) ExpectMinISR(seen Testimony) {
 	}
 }
 
+// Topics are all topics with their partitions, as clients from outside see them.
+func (c *Cluster) Topics(ctx context.Context) ([]plan.Topic, error) {
+	c.tb.Helper()
+	out := c.tryOutside(ctx, 30*time.Second, "observe", "-brokers", c.Bootstrap(Outside))
+	if out.Code != 0 {
+		return nil, fmt.Errorf("observe Kafka: %s", out)
+	}
+	var seen struct{ Topics []plan.Topic }
+	if err := json.Unmarshal([]byte(out.Stdout), &seen); err != nil {
+		return nil, fmt.Errorf("read what the client sees: %w", err)
+	}
+	return seen.Topics, nil
+}
+
 // InSync is the fact that every replica of every partition is in sync, as clients from outside see it.
 func (c *Cluster) InSync() Fact {
 	c.tb.Helper()
-	brokers := c.Bootstrap(Outside)
 	return func(ctx context.Context) error {
-		out := c.tryOutside(ctx, 30*time.Second, "observe", "-brokers", brokers)
-		if out.Code != 0 {
-			return fmt.Errorf("observe Kafka: %s", out)
+		topics, err := c.Topics(ctx)
+		if err != nil {
+			return err
 		}
-		var seen struct{ Topics []plan.Topic }
-		if err := json.Unmarshal([]byte(out.Stdout), &seen); err != nil {
-			return fmt.Errorf("read what the client sees: %w", err)
-		}
-		for _, topic := range seen.Topics {
+		for _, topic := range topics {
 			for i, p := range topic.Partitions {
 				if len(p.ISR) != len(p.Replicas) {
 					return fmt.Errorf("partition %s-%d has replicas %v and in sync are %v", topic.Name, i, p.Replicas, p.ISR)
