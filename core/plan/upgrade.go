@@ -19,17 +19,22 @@ func (p *pass) soak() time.Duration {
 	return defaultSoak
 }
 
-// releaseLevels are the levels of features that came with a release line, as Kafka itself
-// formats a new cluster (kafka-features version-mapping, measured on 4.3.1).
-var releaseLevels = []struct {
+// releaseLevel is the level of a feature that came with a release line.
+type releaseLevel struct {
 	since, name string
 	level       int16
-}{
-	{"4.0", "transaction.version", 2},
-	{"4.0", "group.version", 1},
-	{"4.1", "eligible.leader.replicas.version", 1},
-	{"4.2", "share.version", 1},
-	{"4.2", "streams.version", 1},
+}
+
+// releaseLevels are those at which Kafka itself formats a new cluster (kafka-features
+// version-mapping, measured on 4.3.1).
+func releaseLevels() []releaseLevel {
+	return []releaseLevel{
+		{"4.0", "transaction.version", 2},
+		{"4.0", "group.version", 1},
+		{"4.1", "eligible.leader.replicas.version", 1},
+		{"4.2", "share.version", 1},
+		{"4.2", "streams.version", 1},
+	}
 }
 
 // unfinalized are the features that an upgrade is to finalize: metadata.version, where the
@@ -48,7 +53,7 @@ func (p *pass) unfinalized() map[string]int16 {
 	if len(out) == 0 {
 		return out
 	}
-	for _, f := range releaseLevels {
+	for _, f := range releaseLevels() {
 		supported, ok := k.SupportedFeatures[f.name]
 		if level := min(f.level, supported[1]); ok && cluster.CompareVersions(cluster.ReleaseLine(p.want.Version), f.since) >= 0 && k.Features[f.name] < level {
 			out[f.name] = level
