@@ -151,9 +151,9 @@ func TestRefusesToStart(t *testing.T) {
 			[]string{"-XX:OnOutOfMemoryError", "runs a command"},
 		},
 		{
-			"layout of a newer castellan", func(b *bench) { b.static.Process.Layout = 2 },
+			"layout of a newer castellan", func(b *bench) { b.static.Process.Layout = 3 },
 			ExitConfig, ReasonBadConfig,
-			[]string{"layout 2", "newer"},
+			[]string{"layout 3", "newer"},
 		},
 		{
 			"package without Kafka", func(b *bench) { b.config.Archive = b.dir },

@@ -162,7 +162,10 @@ func (s *supervisor) readStatic() error {
 }
 
 func (s *supervisor) facts() layout.Facts {
-	return layout.Facts{TLSDir: s.tlsDir(), SSLEngine: sslengine.Class, Advertised: s.landed.advertised}
+	return layout.Facts{
+		TLSDir: s.tlsDir(), SSLEngine: sslengine.Class, Advertised: s.landed.advertised,
+		PrincipalBuilder: sslengine.PrincipalBuilder, PlainUsers: sslengine.PlainUsers, OAuth: sslengine.OAuth,
+	}
 }
 
 // options also writes what the virtual machine and the format tool find through them.

@@ -323,6 +323,8 @@ type HostPlacement struct {
 }
 
 // Listener is one place where clients connect.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.authentication) || !has(self.authentication.type) || !(self.authentication.type in ['MutualTLS', 'OAuth']) || has(self.tls)",message="authentication MutualTLS and OAuth need tls: set tls: {}"
 type Listener struct {
 	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
 	// +kubebuilder:validation:MaxLength=25
@@ -332,7 +334,7 @@ type Listener struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
-	// TLS encrypts the listener with a certificate of this cluster's CA.
+	// TLS encrypts the listener, with a certificate of this cluster's CA or with one's own.
 	// +optional
 	TLS *ListenerTLS `json:"tls,omitempty"`
 	// Authentication of clients.
@@ -344,22 +346,97 @@ type Listener struct {
 }
 
 // ListenerTLS configures TLS of a listener.
-type ListenerTLS struct{}
+type ListenerTLS struct {
+	// SecretRef names a Secret of this namespace with a certificate of one's own: tls.crt (the
+	// chain, leaf first), tls.key, and ca.crt where clients need a CA to trust. Other content is
+	// taken up without a restart; what cannot be used is reported, and the last good one stays.
+	// +optional
+	SecretRef *SecretRef `json:"secretRef,omitempty"`
+}
+
+// SecretRef names a Secret of the same namespace.
+type SecretRef struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
 
 // AuthenticationType is how clients prove who they are.
-// +kubebuilder:validation:Enum=None
+// +kubebuilder:validation:Enum=None;MutualTLS;ScramSha512;OAuth;Plain
 type AuthenticationType string
 
-// The ways of authentication.
+// The ways of authentication. Without any, every client is User:ANONYMOUS.
 const (
 	AuthenticationNone AuthenticationType = "None"
+	// AuthenticationMutualTLS takes certificates of the cluster's clients CA; CN=<name> alone
+	// or with further attributes is User:<name>.
+	AuthenticationMutualTLS AuthenticationType = "MutualTLS"
+	// AuthenticationScramSha512 takes users whose SCRAM credentials live in Kafka.
+	AuthenticationScramSha512 AuthenticationType = "ScramSha512"
+	// AuthenticationOAuth takes tokens of an OpenID provider (SASL/OAUTHBEARER, KIP-768).
+	AuthenticationOAuth AuthenticationType = "OAuth"
+	// AuthenticationPlain takes users and passwords of a Secret (SASL/PLAIN).
+	AuthenticationPlain AuthenticationType = "Plain"
 )
 
-// Authentication of clients at a listener.
+// Authentication of clients at a listener: a union by type.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.oauth) == (has(self.type) && self.type == 'OAuth')",message="oauth goes with type OAuth, and that needs it"
+// +kubebuilder:validation:XValidation:rule="has(self.plain) == (has(self.type) && self.type == 'Plain')",message="plain goes with type Plain, and that needs it"
 type Authentication struct {
 	// +kubebuilder:default=None
 	// +optional
 	Type AuthenticationType `json:"type,omitempty"`
+	// OAuth says whose tokens are taken.
+	// +optional
+	OAuth *OAuthAuthentication `json:"oauth,omitempty"`
+	// Plain says where users and passwords are.
+	// +optional
+	Plain *PlainAuthentication `json:"plain,omitempty"`
+}
+
+// OAuthTokens says which tokens are taken, and what is read from them.
+type OAuthTokens struct {
+	// JWKSURL is where the provider publishes the keys that it signs with (jwks_uri).
+	// +kubebuilder:validation:Pattern=`^https?://[^\s,"\\]+$`
+	// +kubebuilder:validation:MaxLength=1024
+	JWKSURL string `json:"jwksURL"`
+	// Issuer that a token must have (claim iss).
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Issuer string `json:"issuer"`
+	// Audiences of which a token must have one (claim aud). Without any, a token that the
+	// issuer made for another service is taken too.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	Audiences []string `json:"audiences,omitempty"`
+	// PrincipalClaim names the claim that becomes User:<value>; default sub.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	PrincipalClaim string `json:"principalClaim,omitempty"`
+	// ScopeClaim names the claim with the scopes; default scope.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	ScopeClaim string `json:"scopeClaim,omitempty"`
+}
+
+// OAuthAuthentication configures OAuth of a listener.
+type OAuthAuthentication struct {
+	OAuthTokens `json:",inline"`
+	// CASecretRef names a Secret of this namespace whose key ca.crt holds the CA of the
+	// provider's endpoint; without it those that the Java runtime trusts.
+	// +optional
+	CASecretRef *SecretRef `json:"caSecretRef,omitempty"`
+}
+
+// PlainAuthentication configures Plain of a listener.
+type PlainAuthentication struct {
+	// UsersSecretRef names a Secret of this namespace: each key is a user, its value the
+	// password. A change is in force within a minute, without a restart.
+	UsersSecretRef SecretRef `json:"usersSecretRef"`
 }
 
 // ExposureType is from where a listener is reached.
@@ -425,6 +502,14 @@ type Authorization struct {
 	// +kubebuilder:default=None
 	// +optional
 	Type AuthorizationType `json:"type,omitempty"`
+	// SuperUsers may do everything, in Kafka's form User:<name>, beside the nodes and the
+	// operator. A change restarts every node.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=512
+	SuperUsers []string `json:"superUsers,omitempty"`
 }
 
 // Rollout says how changes reach the nodes.

@@ -128,6 +128,10 @@ type ProcessSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	Listeners []NodeListener `json:"listeners,omitempty"`
+	// SuperUsers in Kafka's form, beside the nodes and the operator, in order of name.
+	// +optional
+	// +listType=atomic
+	SuperUsers []string `json:"superUsers,omitempty"`
 	// Volumes names the volumes whose paths are Kafka's log.dirs, in order.
 	// +listType=atomic
 	Volumes []string `json:"volumes"`
@@ -200,12 +204,30 @@ type NodeExposure struct {
 	BootstrapNodePort int32 `json:"bootstrapNodePort,omitempty"`
 }
 
-// NodeListener is a client listener of a node.
+// NodeListener is a client listener of a node. What its files hold (certificates, users) is no
+// part of it: they are taken up while the node runs.
 type NodeListener struct {
 	Name string `json:"name"`
 	// Protocol is Kafka's security protocol.
-	// +kubebuilder:validation:Enum=PLAINTEXT;SSL
+	// +kubebuilder:validation:Enum=PLAINTEXT;SSL;SASL_PLAINTEXT;SASL_SSL
 	Protocol string `json:"protocol"`
+	// Authentication of clients; empty is None.
+	// +optional
+	Authentication AuthenticationType `json:"authentication,omitempty"`
+	// OAuth goes with authentication OAuth.
+	// +optional
+	OAuth *NodeOAuth `json:"oauth,omitempty"`
+	// OwnCertificate says that the listener does not serve the node's certificate.
+	// +optional
+	OwnCertificate bool `json:"ownCertificate,omitempty"`
+}
+
+// NodeOAuth is OAuth of a node's listener.
+type NodeOAuth struct {
+	OAuthTokens `json:",inline"`
+	// OwnCA says that the provider's endpoint has a certificate of a CA of its own.
+	// +optional
+	OwnCA bool `json:"ownCA,omitempty"`
 }
 
 // NodeCertificates name the content of the node's Secret by digest (sha256:<hex>).

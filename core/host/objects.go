@@ -121,9 +121,9 @@ func Objects(node api.KafkaNode, at Placement) ([]Object, error) {
 	if node.Spec.Host == "" {
 		return nil, fmt.Errorf("node %s/%s has no host: the plan must place it first", node.Namespace, node.Name)
 	}
-	if node.Spec.Process.Layout != 1 {
-		return nil, fmt.Errorf("node %s/%s has layout %d, this Castellan renders layout 1: run the version that wrote the node, or a newer one",
-			node.Namespace, node.Name, node.Spec.Process.Layout)
+	if !layout.Known(node.Spec.Process.Layout) {
+		return nil, fmt.Errorf("node %s/%s has layout %d, this Castellan renders layouts up to %d: run the version that wrote the node, or a newer one",
+			node.Namespace, node.Name, node.Spec.Process.Layout, layout.Authenticated)
 	}
 	program, err := program(node, at)
 	if err != nil {
@@ -173,7 +173,7 @@ func nodeLabels(node api.KafkaNode) map[string]string {
 	return labels
 }
 
-// program renders layout 1. Only node.spec.process and what can never change of a node may
+// program renders layouts 1 and 2, which differ in what the supervisor renders. Only node.spec.process and what can never change of a node may
 // flow into it: a change of a Program is a restart.
 func program(node api.KafkaNode, at Placement) (api.Program, error) {
 	static, err := staticFile(node)

@@ -37,9 +37,9 @@ func Objects(node api.KafkaNode) (NodeObjects, error) {
 		return NodeObjects{}, fmt.Errorf("KafkaNode %s/%s calls itself node %d of cluster %s, whose name is %s: delete it, KafkaNodes are made by the operator alone",
 			node.Namespace, node.Name, spec.NodeID, spec.ClusterName, NodeName(spec.ClusterName, spec.NodeID))
 	}
-	if spec.Process.Layout != 1 {
-		return NodeObjects{}, fmt.Errorf("node %s/%s has layout %d, this Castellan renders layout 1: run the version that wrote the node, or a newer one",
-			node.Namespace, node.Name, spec.Process.Layout)
+	if !layout.Known(spec.Process.Layout) {
+		return NodeObjects{}, fmt.Errorf("node %s/%s has layout %d, this Castellan renders layouts up to %d: run the version that wrote the node, or a newer one",
+			node.Namespace, node.Name, spec.Process.Layout, layout.Authenticated)
 	}
 	if spec.Process.Image == "" || spec.Process.Supervisor == "" {
 		return NodeObjects{}, fmt.Errorf("node %s/%s has no image of Kafka or of its supervisor: the plan must name both in spec.process", node.Namespace, node.Name)

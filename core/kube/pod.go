@@ -44,7 +44,7 @@ const (
 	volumePrefix = "volume-"
 )
 
-// podTemplate renders layout 1. What the API server would fill in by default is written
+// podTemplate renders layouts 1 and 2, which differ in what the supervisor renders. What the API server would fill in by default is written
 // out, so that a template that was edited by hand differs from this one.
 func podTemplate(node *api.KafkaNode, static string) (corev1.PodTemplateSpec, error) {
 	spec := &node.Spec

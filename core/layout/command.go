@@ -141,6 +141,7 @@ func JVMOptions(s Static) ([]string, error) {
 		"-Dkafka.logs.dir="+LogDir,
 	)
 	options = append(options, s.Process.JVMOptions...)
+	options = append(options, oauthOptions(s)...)
 	// Last, so that nothing before it keeps a process alive that has lost its memory.
 	return append(options, "-XX:+ExitOnOutOfMemoryError"), nil
 }

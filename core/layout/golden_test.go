@@ -50,7 +50,7 @@ func render(t *testing.T, golden *txtar.Archive, pod bool) *txtar.Archive {
 	t.Helper()
 	var static layout.Static
 	var live layout.Live
-	facts := layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine"}
+	facts := layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine", PrincipalBuilder: "the.PrincipalBuilder", PlainUsers: "the.PlainUsers", OAuth: "the.OAuth"}
 	out := &txtar.Archive{Comment: golden.Comment}
 	for _, f := range golden.Files {
 		into := map[string]any{"node.yaml": &static, "live.yaml": &live, "advertised.yaml": &facts.Advertised}[f.Name]
@@ -97,7 +97,8 @@ func TestPropertiesRefuses(t *testing.T) {
 		t.Fatalf("a good node is refused: %v", err)
 	}
 	for reason, spoil := range map[string]func(*layout.Static){
-		"layout 2":        func(s *layout.Static) { s.Process.Layout = 2 },
+		"layout 3":        func(s *layout.Static) { s.Process.Layout = 3 },
+		"need layout 2":   func(s *layout.Static) { s.Process.SuperUsers = []string{"User:admin"} },
 		"no volume":       func(s *layout.Static) { s.Volumes = nil },
 		"not usable":      func(s *layout.Static) { s.Volumes[0].Path = "/data/a,b" },
 		"an absolute one": func(s *layout.Static) { s.Volumes[0].Path = "data" },
@@ -108,6 +109,13 @@ func TestPropertiesRefuses(t *testing.T) {
 			s.Process.Listeners = []api.NodeListener{{Name: "INTERNAL", Protocol: "PLAINTEXT"}}
 		},
 		"has no port":        func(s *layout.Static) { s.Ports = nil },
+		"no way to authenticate": func(s *layout.Static) { listen(s, api.NodeListener{Name: "a", Protocol: "SASL_SSL"}) },
+		"whose tokens": func(s *layout.Static) {
+			listen(s, api.NodeListener{Name: "a", Protocol: "SASL_SSL", Authentication: api.AuthenticationOAuth})
+		},
+		"Kerberos, which": func(s *layout.Static) {
+			listen(s, api.NodeListener{Name: "a", Protocol: "SASL_SSL", Authentication: "Kerberos"})
+		},
 		"CONTROLLER has no ": func(s *layout.Static) { s.Roles = append(s.Roles, api.RoleController) },
 	} {
 		s := good()
@@ -214,5 +222,28 @@ func TestRefuseJVMOption(t *testing.T) {
 		if why := layout.RefuseJVMOption(good); why != "" {
 			t.Errorf("%q is refused: %s", good, why)
 		}
+	}
+}
+
+func listen(s *layout.Static, l api.NodeListener) {
+	s.Process.Layout, s.Process.Listeners, s.Ports[l.Name] = layout.Authenticated, []api.NodeListener{l}, 9092
+}
+
+// TestFirstLayoutOpensNothing: whatever is beyond layout 1 must not be rendered under it by a
+// supervisor that would leave it out.
+func TestFirstLayoutOpensNothing(t *testing.T) {
+	for reason, p := range map[string]api.ProcessSpec{
+		"mutual TLS":      {Listeners: []api.NodeListener{{Protocol: "SSL", Authentication: api.AuthenticationMutualTLS}}},
+		"SCRAM":           {Listeners: []api.NodeListener{{Protocol: "SASL_PLAINTEXT", Authentication: api.AuthenticationScramSha512}}},
+		"own certificate": {Listeners: []api.NodeListener{{Protocol: "SSL", OwnCertificate: true}}},
+		"super users":     {SuperUsers: []string{"User:admin"}},
+	} {
+		if got := layout.Of(p); got != layout.Authenticated {
+			t.Errorf("%s: layout %d", reason, got)
+		}
+	}
+	open := api.ProcessSpec{Listeners: []api.NodeListener{{Protocol: "SSL"}, {Protocol: "PLAINTEXT", Authentication: api.AuthenticationNone}}}
+	if got := layout.Of(open); got != layout.Current {
+		t.Errorf("nothing new: layout %d", got)
 	}
 }

@@ -15,7 +15,8 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 )
 
-// Current is the layout that new nodes get. Raising it is a planned roll.
+// Current is the layout that nodes get whose process needs no other, see [Of]. Raising it is
+// a planned roll.
 const Current int32 = 1
 
 // Names of the two listeners that every node has, and the ports they prefer.

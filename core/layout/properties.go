@@ -22,6 +22,8 @@ type Facts struct {
 	TLSDir string
 	// SSLEngine is the class that re-reads those files for each connection.
 	SSLEngine string
+	// PrincipalBuilder, PlainUsers and OAuth are the classes that authenticate clients.
+	PrincipalBuilder, PlainUsers, OAuth string
 	// Advertised is host:port by listener name of a KafkaCluster, where clients reach it
 	// elsewhere than at the node's own address and port.
 	Advertised map[string]string
@@ -33,8 +35,8 @@ func DataDir(v Volume) string { return path.Join(v.Path, LogFolder) }
 // Properties are the node's server.properties. What Castellan owns stands over the
 // process's configuration: no key of a user can open one of the own listeners.
 func Properties(s Static, l Live, f Facts) (map[string]string, error) {
-	if s.Process.Layout != 1 {
-		return nil, fmt.Errorf("this castellan renders layout 1, the node asks for layout %d: run the castellan that wrote %s, or a newer one", s.Process.Layout, StaticFile)
+	if err := checkLayout(s.Process); err != nil {
+		return nil, err
 	}
 	if err := checkPaths(s); err != nil {
 		return nil, err
@@ -44,13 +46,27 @@ func Properties(s Static, l Live, f Facts) (map[string]string, error) {
 		return nil, err
 	}
 	properties := map[string]string{}
-	addClientDefaults(properties, s)
+	addClientDefaults(properties, s, f)
 	maps.Copy(properties, s.Process.Config)
 	addIdentity(properties, s, l)
 	addListeners(properties, s, listeners, f)
-	addTLS(properties, s, f)
+	if err := addTLS(properties, s, f); err != nil {
+		return nil, err
+	}
 	addStorage(properties, s)
 	return properties, nil
+}
+
+// checkLayout refuses a process that a layout cannot render: to leave something out would
+// open a listener.
+func checkLayout(p api.ProcessSpec) error {
+	if !Known(p.Layout) {
+		return fmt.Errorf("this castellan renders layouts %d and %d, the node asks for layout %d: run the castellan that wrote %s, or a newer one", Current, Authenticated, p.Layout, StaticFile)
+	}
+	if need := Of(p); p.Layout < need {
+		return fmt.Errorf("the node asks for layout %d, but its listeners or super users need layout %d: the plan must say so", p.Layout, need)
+	}
+	return nil
 }
 
 // checkPaths refuses what log.dirs cannot say.
@@ -217,7 +233,7 @@ func SuperUsers() string { return "User:" + NodePrincipal + ";User:" + OperatorP
 
 // addTLS sets the keys without a listener's prefix: the Raft client, fetchers and the
 // channel from brokers to controllers read these as well as the listeners do.
-func addTLS(properties map[string]string, s Static, f Facts) {
+func addTLS(properties map[string]string, s Static, f Facts) error {
 	maps.Copy(properties, map[string]string{
 		"ssl.keystore.type":                     "PEM",
 		"ssl.keystore.location":                 path.Join(f.TLSDir, KeyNodePEM),
@@ -230,26 +246,35 @@ func addTLS(properties map[string]string, s Static, f Facts) {
 		"ssl.allow.dn.changes":                  "true",
 		"ssl.allow.san.changes":                 "true",
 		"authorizer.class.name":                 "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-		"super.users":                           SuperUsers(),
+		"super.users":                           SuperUsersOf(s.Process),
 	})
-	for _, l := range clientTLS(s) {
-		properties[listenerKey(l, "ssl.client.auth")] = "none"
+	for _, l := range clientListeners(s) {
+		if Secured(l.Protocol) {
+			properties[listenerKey(l, "ssl.client.auth")] = "none"
+		}
+		if err := addAuthentication(properties, l, f); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // addClientDefaults keeps a certificate of ours from being a super user on a client
 // listener, should that ever ask for certificates.
-func addClientDefaults(properties map[string]string, s Static) {
-	for _, l := range clientTLS(s) {
-		properties[listenerKey(l, "ssl.principal.mapping.rules")] = "DEFAULT"
+func addClientDefaults(properties map[string]string, s Static, f Facts) {
+	for _, l := range clientListeners(s) {
+		if Secured(l.Protocol) {
+			properties[listenerKey(l, "ssl.principal.mapping.rules")] = "DEFAULT"
+		}
+		addAuthenticationDefaults(properties, l, f)
 	}
 }
 
-func clientTLS(s Static) []api.NodeListener {
+func clientListeners(s Static) []api.NodeListener {
 	if !HasRole(s, api.RoleBroker) {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(s.Process.Listeners), func(l api.NodeListener) bool { return l.Protocol != "SSL" })
+	return s.Process.Listeners
 }
 
 func listenerKey(l api.NodeListener, key string) string {

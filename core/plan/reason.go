@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/layout"
 )
 
 // changeReason says what differs between two processes, in stable words.
@@ -29,13 +30,16 @@ func changeReason(old, now api.ProcessSpec) string {
 	if !slices.Equal(old.JVMOptions, now.JVMOptions) {
 		add("JVM options")
 	}
-	if !slices.Equal(old.Listeners, now.Listeners) {
-		add("listeners")
+	for _, name := range changedListeners(old.Listeners, now.Listeners) {
+		add("listener %s", name)
+	}
+	if !slices.Equal(old.SuperUsers, now.SuperUsers) {
+		add("super users")
 	}
 	if !slices.Equal(old.Volumes, now.Volumes) {
 		add("volumes")
 	}
-	if old.Layout != now.Layout {
+	if old.Layout != now.Layout && layout.Of(old) == layout.Of(now) { // else it follows from the above
 		add("layout %d to %d", old.Layout, now.Layout)
 	}
 	if old.Supervisor != now.Supervisor {
@@ -52,6 +56,23 @@ func changeReason(old, now api.ProcessSpec) string {
 		add("resources")
 	}
 	return strings.Join(why, ", ")
+}
+
+// changedListeners names those that are new, gone or other than before, in order.
+func changedListeners(old, now []api.NodeListener) []string {
+	same := func(a, b api.NodeListener) bool {
+		return layout.ProcessHash(api.ProcessSpec{Listeners: []api.NodeListener{a}}) == layout.ProcessHash(api.ProcessSpec{Listeners: []api.NodeListener{b}})
+	}
+	var names []string
+	for _, pair := range [][2][]api.NodeListener{{old, now}, {now, old}} {
+		for _, l := range pair[0] {
+			if !slices.ContainsFunc(pair[1], func(o api.NodeListener) bool { return same(o, l) }) {
+				names = append(names, l.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func changedKeys(old, now map[string]string) []string {
