@@ -360,9 +360,9 @@ listeners:
 - name: internal
   port: 9092
   tls: {}
-  authentication: {type: None}
+  authentication: {type: MutualTLS}
   exposure: {type: Internal}
-authorization: {type: ACL}
+authorization: {type: ACL, superUsers: []}
 rollout: {maxUnavailable: 1}
 deletionPolicy: Retain
 paused: false

@@ -71,12 +71,13 @@ func (r *resolver) node(p *api.Pool, id int32, wide map[string]string) Node {
 	n.Dynamic = dynamic
 	n.Process = api.ProcessSpec{
 		Version: r.spec.Version, Config: static, HeapBytes: r.heapOf(jvm, resources, p), JVMOptions: jvm.Options,
-		Resources: resources, Layout: layout.Current,
+		Resources: resources, SuperUsers: r.superUsers(),
 	}
 	for _, v := range n.Volumes {
 		n.Process.Volumes = append(n.Process.Volumes, v.Name)
 	}
 	r.listen(&n)
+	n.Process.Layout = layout.Of(n.Process)
 	if r.kubernetes {
 		r.pod(&n, p, image)
 	} else {
@@ -133,7 +134,7 @@ func (r *resolver) split(n Node, wide, own map[string]string) (static, dynamic m
 			static[key] = value
 		}
 	}
-	static["allow.everyone.if.no.acl.found"] = fmt.Sprint(r.spec.Authorization == nil || r.spec.Authorization.Type != api.AuthorizationACL)
+	static["allow.everyone.if.no.acl.found"] = fmt.Sprint(!r.acl())
 	if len(dynamic) == 0 {
 		dynamic = nil
 	}
@@ -152,11 +153,7 @@ func (r *resolver) listen(n *Node) {
 	sorted := slices.SortedFunc(slices.Values(r.spec.Listeners), func(a, b api.Listener) int { return strings.Compare(a.Name, b.Name) })
 	for _, l := range sorted {
 		n.Ports[l.Name] = l.Port
-		protocol := "PLAINTEXT"
-		if l.TLS != nil {
-			protocol = "SSL"
-		}
-		n.Process.Listeners = append(n.Process.Listeners, api.NodeListener{Name: l.Name, Protocol: protocol})
+		n.Process.Listeners = append(n.Process.Listeners, nodeListener(l))
 	}
 }
 

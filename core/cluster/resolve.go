@@ -11,7 +11,6 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/kconf"
-	"castellan.dev/castellan/core/layout"
 )
 
 // Resolve says what a spec means, and every problem with it at once. The Model is only
@@ -183,42 +182,6 @@ func (r *resolver) maxUnavailable() {
 	n, err := intstr.GetScaledValueFromIntOrPercent(m, 100, false)
 	if err != nil || n < 1 || n > 100 {
 		r.fail(path, fmt.Sprintf("%q is neither a number nor a percentage nor Rack", m.StrVal), remedy)
-	}
-}
-
-// preferredPort names the listener of Castellan itself that prefers a port.
-func preferredPort(port int32) (string, bool) {
-	switch port {
-	case layout.ControllerPort:
-		return layout.ControllerListener, true
-	case layout.InternalPort:
-		return layout.InternalListener, true
-	default:
-		return "", false
-	}
-}
-
-// listeners checks names and ports. Any name is a client's: those of Castellan's own
-// listeners differ in Kafka (layout.KafkaListenerName).
-func (r *resolver) listeners() {
-	byPort := map[int32]string{}
-	byName := map[string]bool{}
-	for i, l := range r.spec.Listeners {
-		path := fmt.Sprintf("spec.listeners[%d]", i)
-		if byName[l.Name] {
-			r.fail(path+".name", fmt.Sprintf("there are two listeners named %s", l.Name), "give each its own name")
-		}
-		byName[l.Name] = true
-		if r.kubernetes {
-			r.podPort(path+".port", l.Port)
-		} else if owner, preferred := preferredPort(l.Port); preferred {
-			r.warn(path+".port", fmt.Sprintf("port %d is preferred by the listener %s of Castellan itself: where both meet on a host, this one gets a port of the host's range", l.Port, owner), "use another port, for example 9092")
-		}
-		if other, taken := byPort[l.Port]; taken {
-			r.fail(path+".port", fmt.Sprintf("port %d is already used by listener %s", l.Port, other), "give each listener a port of its own")
-		} else {
-			byPort[l.Port] = l.Name
-		}
 	}
 }
 

@@ -96,10 +96,10 @@ func addAuthenticationDefaults(properties map[string]string, l api.NodeListener,
 		return
 	}
 	properties[listenerKey(l, "principal.builder.class")] = f.PrincipalBuilder
-	switch l.Authentication {
-	case api.AuthenticationMutualTLS:
+	if l.Authentication == api.AuthenticationMutualTLS {
 		properties[listenerKey(l, "ssl.principal.mapping.rules")] = ClientRules()
-	case api.AuthenticationOAuth:
+	}
+	if l.Authentication == api.AuthenticationOAuth {
 		properties[listenerKey(l, "oauthbearer.connections.max.reauth.ms")] = reauthentication
 	}
 }
@@ -162,12 +162,13 @@ func addOAuth(l api.NodeListener, f Facts, set func(key, value string)) error {
 
 // jaas is one entry of sasl.jaas.config; options alternate name and value.
 func jaas(module string, options ...string) string {
-	text := "org.apache.kafka.common.security." + module + " required"
+	var text strings.Builder
+	text.WriteString("org.apache.kafka.common.security." + module + " required")
 	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	for i := 0; i+1 < len(options); i += 2 {
-		text += " " + options[i] + `="` + quote.Replace(options[i+1]) + `"`
+		text.WriteString(" " + options[i] + `="` + quote.Replace(options[i+1]) + `"`)
 	}
-	return text + ";"
+	return text.String() + ";"
 }
 
 // AllowedURLs is the system property with the addresses that OAuth may ask (from 3.9.1 on;

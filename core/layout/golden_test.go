@@ -108,7 +108,7 @@ func TestPropertiesRefuses(t *testing.T) {
 		"both INTERNAL": func(s *layout.Static) {
 			s.Process.Listeners = []api.NodeListener{{Name: "INTERNAL", Protocol: "PLAINTEXT"}}
 		},
-		"has no port":        func(s *layout.Static) { s.Ports = nil },
+		"has no port":            func(s *layout.Static) { s.Ports = nil },
 		"no way to authenticate": func(s *layout.Static) { listen(s, api.NodeListener{Name: "a", Protocol: "SASL_SSL"}) },
 		"whose tokens": func(s *layout.Static) {
 			listen(s, api.NodeListener{Name: "a", Protocol: "SASL_SSL", Authentication: api.AuthenticationOAuth})

@@ -13,13 +13,8 @@ import (
 func changeReason(old, now api.ProcessSpec) string {
 	var why []string
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
-	switch {
-	case old.Version != now.Version:
-		add("version %s to %s", old.Version, now.Version)
-	case old.Package != now.Package:
-		add("other package of the same version")
-	case old.Image != now.Image:
-		add("image %s to %s", old.Image, now.Image)
+	if program := changedProgram(old, now); program != "" {
+		add("%s", program)
 	}
 	for _, key := range changedKeys(old.Config, now.Config) {
 		add("config %s", key)
@@ -30,9 +25,7 @@ func changeReason(old, now api.ProcessSpec) string {
 	if !slices.Equal(old.JVMOptions, now.JVMOptions) {
 		add("JVM options")
 	}
-	for _, name := range changedListeners(old.Listeners, now.Listeners) {
-		add("listener %s", name)
-	}
+	why = append(why, changedListeners(old.Listeners, now.Listeners)...)
 	if !slices.Equal(old.SuperUsers, now.SuperUsers) {
 		add("super users")
 	}
@@ -58,6 +51,19 @@ func changeReason(old, now api.ProcessSpec) string {
 	return strings.Join(why, ", ")
 }
 
+func changedProgram(old, now api.ProcessSpec) string {
+	switch {
+	case old.Version != now.Version:
+		return fmt.Sprintf("version %s to %s", old.Version, now.Version)
+	case old.Package != now.Package:
+		return "other package of the same version"
+	case old.Image != now.Image:
+		return fmt.Sprintf("image %s to %s", old.Image, now.Image)
+	default:
+		return ""
+	}
+}
+
 // changedListeners names those that are new, gone or other than before, in order.
 func changedListeners(old, now []api.NodeListener) []string {
 	same := func(a, b api.NodeListener) bool {
@@ -67,7 +73,7 @@ func changedListeners(old, now []api.NodeListener) []string {
 	for _, pair := range [][2][]api.NodeListener{{old, now}, {now, old}} {
 		for _, l := range pair[0] {
 			if !slices.ContainsFunc(pair[1], func(o api.NodeListener) bool { return same(o, l) }) {
-				names = append(names, l.Name)
+				names = append(names, "listener "+l.Name)
 			}
 		}
 	}
