@@ -115,10 +115,13 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	if how == Cached && needsPlacement(&f, rev, model) {
 		return Result{}, false, nil // too dear to be read twice in a pass
 	}
-	world, err := e.observe(ctx, kc, &f, rev, model)
+	issued, err := e.Certificates.Ensure(ctx, kc, model, f.nodes)
 	if err != nil {
-		return Result{}, false, err
+		return Result{}, false, fmt.Errorf("issue the certificates of cluster %s: %w", kc.Name, err)
 	}
+	model, in.OwnTrust = withheld(model, issued.Faults), issued.OwnTrust
+	in.Problems = append(in.Problems, told(issued.Faults)...)
+	world := e.observe(ctx, kc, &f, rev, model, issued)
 	in.Resolved, in.Want, in.Have = true, model, world
 	until := e.factsHold()
 	in.Plan = plan.Compute(model, world, e.Now())
@@ -335,11 +338,7 @@ func newRevision(kc *api.KafkaCluster, earlier []api.ClusterRevision, model clus
 	return rev, comesFrom(rev, earlier)
 }
 
-func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, rev *api.ClusterRevision, model cluster.Model) (plan.World, error) {
-	certificates, err := e.Certificates.Ensure(ctx, kc, f.nodes)
-	if err != nil {
-		return plan.World{}, fmt.Errorf("issue the certificates of cluster %s: %w", kc.Name, err)
-	}
+func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, rev *api.ClusterRevision, model cluster.Model, issued Issued) plan.World {
 	controllers := 0
 	for _, n := range model.Nodes {
 		if n.Controller() {
@@ -347,10 +346,38 @@ func (e *Engine) observe(ctx context.Context, kc *api.KafkaCluster, f *facts, re
 		}
 	}
 	w := e.world(kc, f, rev, model)
-	w.Certificates, w.Fresh = certificates, e.Fresh(controllers)
+	w.Certificates, w.Fresh = issued.Nodes, e.Fresh(controllers)
 	w.Memo = e.memos.recall(kc)
 	w.Kafka = e.askKafka(ctx, kc, f.nodes, ask(f, rev, model))
-	return w, nil
+	return w
+}
+
+// withheld keeps processes from nodes that would wait for a file of a listener after their
+// restart: what runs goes on running.
+func withheld(want cluster.Model, faults []SecretFault) cluster.Model {
+	if len(faults) == 0 {
+		return want
+	}
+	want.Nodes = slices.Clone(want.Nodes)
+	for i := range want.Nodes {
+		n := &want.Nodes[i]
+		needs := layout.SecretKeys(n.Process, n.Roles)
+		for _, f := range faults {
+			if slices.Contains(needs, f.Key) && !f.Held[n.ID] && n.SecretWait == "" {
+				n.SecretWait = f.Problem.String()
+			}
+		}
+	}
+	return want
+}
+
+// told are the faults for a person: warnings, because the spec itself is in force.
+func told(faults []SecretFault) []cluster.Problem {
+	problems := make([]cluster.Problem, 0, len(faults))
+	for _, f := range faults {
+		problems = append(problems, f.Problem)
+	}
+	return problems
 }
 
 // world is what was read, without what is asked for elsewhere.

@@ -98,9 +98,27 @@ type Operations interface {
 
 // Certificates issues and renews what the nodes need.
 type Certificates interface {
-	Ensure(ctx context.Context, of *api.KafkaCluster, nodes []plan.Node) (map[int32]api.NodeCertificates, error)
+	Ensure(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node) (Issued, error)
 	// Delete removes everything that Ensure made.
 	Delete(ctx context.Context, of *api.KafkaCluster) error
+}
+
+// Issued is what nodes and listeners have.
+type Issued struct {
+	Nodes map[int32]api.NodeCertificates
+	// Faults of Secrets that listeners name.
+	Faults []SecretFault
+	// OwnTrust are listeners whose own certificate came with a CA for clients.
+	OwnTrust map[string]bool
+}
+
+// SecretFault is why a file of listeners cannot be made.
+type SecretFault struct {
+	cluster.Problem
+	// Key of the nodes' Secrets that is missing.
+	Key string
+	// Held are nodes that have the last good content.
+	Held map[int32]bool
 }
 
 // Shared realizes what the nodes of a cluster have in common on Kubernetes: Services and

@@ -36,6 +36,8 @@ type world struct {
 	writes []string
 	// certificates counts the certificates that are removed.
 	certificatesGone int
+	// faults of Secrets that listeners name.
+	faults []engine.SecretFault
 	// spare is what the PodDisruptionBudget last said.
 	spare bool
 	// evict is done at the last moment before the budget closes.
@@ -260,9 +262,9 @@ func (r revisionsPort) Delete(_ context.Context, rev *api.ClusterRevision) error
 
 type certificatesPort struct{ *world }
 
-func (c certificatesPort) Ensure(_ context.Context, _ *api.KafkaCluster, nodes []plan.Node) (map[int32]api.NodeCertificates, error) {
+func (c certificatesPort) Ensure(_ context.Context, _ *api.KafkaCluster, _ cluster.Model, nodes []plan.Node) (engine.Issued, error) {
 	out := map[int32]api.NodeCertificates{}
-	return out, c.call("ensure certificates", func() error {
+	return engine.Issued{Nodes: out, Faults: c.faults}, c.call("ensure certificates", func() error {
 		for _, n := range nodes {
 			out[n.Spec.NodeID] = api.NodeCertificates{Digest: fmt.Sprintf("cert-%d", n.Spec.NodeID)}
 		}

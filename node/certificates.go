@@ -71,10 +71,50 @@ func (i identity) checkIdentity(address string, now time.Time) error {
 	return nil
 }
 
+// checkListeners says which file of a listener Kafka could not start without.
+func (s *supervisor) checkListeners() error {
+	for _, key := range layout.SecretKeys(s.static.Process, s.static.Roles) {
+		data, err := os.ReadFile(s.tlsPath(key))
+		if err != nil {
+			return fmt.Errorf("a listener's file is missing: %w", err)
+		}
+		if len(data) == 0 {
+			return fmt.Errorf("a listener's file is empty: %s", key)
+		}
+	}
+	for _, l := range s.listeners {
+		if l.OwnCertificate != "" {
+			if _, err := s.certificateOf(l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// certificateOf is the digest of a listener's own certificate, as its file has it.
+func (s *supervisor) certificateOf(l layout.Listener) (string, error) {
+	data, err := os.ReadFile(s.tlsPath(l.OwnCertificate))
+	if err != nil {
+		return "", fmt.Errorf("read the certificate of listener %s: %w", l.Client, err)
+	}
+	pair, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return "", fmt.Errorf("read the certificate of listener %s: %w", l.Client, err)
+	}
+	return digest(pair.Leaf.Raw), nil
+}
+
 // stamp changes when one of the TLS files does.
 func (s *supervisor) stamp() string {
+	names := []string{layout.KeyNodePEM, layout.KeyCAPEM}
+	for _, l := range s.listeners {
+		if l.OwnCertificate != "" {
+			names = append(names, l.OwnCertificate)
+		}
+	}
 	var stamp strings.Builder
-	for _, name := range []string{layout.KeyNodePEM, layout.KeyCAPEM} {
+	for _, name := range names {
 		info, err := os.Stat(s.tlsPath(name))
 		if err != nil {
 			stamp.WriteString("-;")
@@ -97,18 +137,25 @@ func digest(der []byte) string {
 const servedTimeout = 3 * time.Second
 
 // servedDigest is the digest of the certificate that the TLS listeners serve. While they do
-// not agree it is that of one which does not serve want.
-func servedDigest(ctx context.Context, own identity, s layout.Static, listeners []layout.Listener, want string) (string, error) {
+// not agree it is that of one which does not serve want; one with a certificate of its own must
+// serve that.
+func (s *supervisor) servedDigest(ctx context.Context, own identity, want string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, servedTimeout)
 	defer cancel()
 	served := ""
-	for _, l := range listeners {
-		if l.Protocol != "SSL" {
+	for _, l := range s.listeners {
+		if !layout.Secured(l.Protocol) {
 			continue
 		}
-		got, err := servedBy(ctx, own, localAddress(l), s.Address)
+		got, err := servedBy(ctx, own, localAddress(l), s.static.Address)
 		if err != nil {
 			return "", fmt.Errorf("see which certificate listener %s serves: %w", l.Name, err)
+		}
+		if l.OwnCertificate != "" {
+			if file, err := s.certificateOf(l); err == nil && got != file {
+				return got, nil
+			}
+			continue
 		}
 		if got != want {
 			return got, nil
@@ -121,19 +168,29 @@ func servedDigest(ctx context.Context, own identity, s layout.Static, listeners 
 func servedBy(ctx context.Context, own identity, address, name string) (string, error) {
 	config := own.config()
 	config.ServerName = name
-	// What is served is the question here, whether it is trusted is not.
+	// What is served is the question here, whether it is trusted is not. Nor is whether the
+	// node's own certificate is welcome there: on a listener for clients' certificates it is not.
 	config.InsecureSkipVerify = true
+	served := ""
+	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
+		if len(raw) > 0 {
+			served = digest(raw[0])
+		}
+		return nil
+	}
 	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return "", err
+	if err == nil {
+		defer conn.Close() //nolint:errcheck // nothing was sent
 	}
-	defer conn.Close() //nolint:errcheck // nothing was sent
-	secured, ok := conn.(*tls.Conn)
-	if !ok || len(secured.ConnectionState().PeerCertificates) == 0 {
+	switch {
+	case served != "":
+		return served, nil
+	case err != nil:
+		return "", err
+	default:
 		return "", errors.New("it shows no certificate")
 	}
-	return digest(secured.ConnectionState().PeerCertificates[0].Raw), nil
 }
 
 // localAddress is where the node's own listener is reached from its host.

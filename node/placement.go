@@ -117,7 +117,7 @@ func reached(k surroundings, s layout.Static, l layout.Live) (at map[string]stri
 			return at, nil, &waiting{ReasonWaitingForAddress, fmt.Sprintf("listener %s has no port yet under which clients reach it: its Service has not been given one, see kubectl describe service of the node", a.Listener)}
 		}
 		at[a.Listener] = layout.HostPort(host, a.Port)
-		if s.Process.Listeners[i].Protocol == "SSL" {
+		if l := s.Process.Listeners[i]; layout.Secured(l.Protocol) && !l.OwnCertificate {
 			names = append(names, host)
 		}
 	}

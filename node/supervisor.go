@@ -164,7 +164,7 @@ func (s *supervisor) readStatic() error {
 func (s *supervisor) facts() layout.Facts {
 	return layout.Facts{
 		TLSDir: s.tlsDir(), SSLEngine: sslengine.Class, Advertised: s.landed.advertised,
-		PrincipalBuilder: sslengine.PrincipalBuilder, PlainUsers: sslengine.PlainUsers, OAuth: sslengine.OAuth,
+		PrincipalBuilder: sslengine.PrincipalBuilder, PlainUsers: sslengine.PlainUsers, OAuth: sslengine.OAuth, OAuthLogin: sslengine.OAuthLogin,
 	}
 }
 
@@ -226,6 +226,9 @@ func (s *supervisor) awaitCertificates(ctx context.Context) error {
 		own, err := s.readIdentity()
 		if err == nil {
 			err = own.checkIdentity(s.static.Address, s.config.now())
+		}
+		if err == nil {
+			err = s.checkListeners()
 		}
 		if err != nil {
 			return &waiting{ReasonWaitingForCertificates, err.Error()}
@@ -346,7 +349,7 @@ func (s *supervisor) supervise(ctx context.Context, options []string) int {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		newWatcher(s, s.listeners, server).run(watching)
+		newWatcher(s, server).run(watching)
 	}()
 	end := s.untilEnd(ctx, jvm)
 	stopWatching()

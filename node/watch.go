@@ -29,12 +29,11 @@ const (
 // watcher says how the running Kafka is: ready or why not, and which certificate it serves.
 // It belongs to one goroutine.
 type watcher struct {
-	s         *supervisor
-	listeners []layout.Listener
-	probe     *kafka.Probe
-	own       identity
-	stamp     string
-	bad       string // the stamp of files that could not be used
+	s     *supervisor
+	probe *kafka.Probe
+	own   identity
+	stamp string
+	bad   string // the stamp of files that could not be used
 	// unseen is true until the listeners were seen to serve the files' certificate.
 	unseen bool
 	next   time.Time
@@ -43,8 +42,8 @@ type watcher struct {
 	log    *logReader
 }
 
-func newWatcher(s *supervisor, listeners []layout.Listener, log *logReader) *watcher {
-	return &watcher{s: s, listeners: listeners, log: log}
+func newWatcher(s *supervisor, log *logReader) *watcher {
+	return &watcher{s: s, log: log}
 }
 
 // run returns when ctx ends.
@@ -95,7 +94,7 @@ func (w *watcher) certificates(ctx context.Context) {
 		return
 	}
 	want := digest(w.own.leaf.Raw)
-	got, err := servedDigest(ctx, w.own, w.s.static, w.listeners, want)
+	got, err := w.s.servedDigest(ctx, w.own, want)
 	if err != nil {
 		return // not listening yet, or not any more: the probe says so
 	}

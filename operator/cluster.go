@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,10 +25,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "castellan.dev/castellan/api/v1alpha1"
+	"castellan.dev/castellan/core/cluster"
 	"castellan.dev/castellan/core/health"
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
+	"castellan.dev/castellan/pki"
 	kubesub "castellan.dev/castellan/substrate/kube"
 )
 
@@ -167,6 +170,9 @@ func (r *clusterReconciler) setup(mgr ctrl.Manager) error {
 		// A deletion with a finalizer is a new generation too; a status is only ours.
 		Watches(&api.Operation{}, handler.EnqueueRequestsFromMapFunc(clusterOfOperation), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers})
+	// Where pods alone are served the cache holds only Secrets of ours: there the resync
+	// finds what the user's hold.
+	b.Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.clustersOfSecret))
 	if r.on.hosts != nil {
 		b.Watches(&api.Package{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster)).
 			Watches(&api.Host{}, handler.EnqueueRequestsFromMapFunc(r.everyCluster), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{})))
@@ -185,6 +191,26 @@ func clusterOfNode(_ context.Context, o client.Object) []reconcile.Request {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
+}
+
+// clustersOfSecret finds the clusters whose listeners name a Secret of the user's.
+func (r *clusterReconciler) clustersOfSecret(ctx context.Context, o client.Object) []reconcile.Request {
+	if o.GetLabels()[pki.LabelManagedBy] == pki.ManagedBy {
+		return nil // written by a pass
+	}
+	var list api.KafkaClusterList
+	// They are only read here: no copies.
+	if err := r.client.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
+		r.log.WarnContext(ctx, "clusters not listed; they are looked at with the next resync", slog.Any("error", err))
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		if slices.Contains(cluster.SecretsOf(list.Items[i].Spec.Listeners), o.GetName()) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return requests
 }
 
 func (r *clusterReconciler) everyCluster(ctx context.Context, _ client.Object) []reconcile.Request {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
 	corekube "castellan.dev/castellan/core/kube"
+	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/core/plan"
 	"castellan.dev/castellan/engine"
 	"castellan.dev/castellan/kafka"
@@ -82,26 +84,34 @@ type certificatesPort struct {
 }
 
 // Ensure implements engine.Certificates.
-func (c certificatesPort) Ensure(ctx context.Context, of *api.KafkaCluster, nodes []plan.Node) (map[int32]api.NodeCertificates, error) {
+func (c certificatesPort) Ensure(ctx context.Context, of *api.KafkaCluster, want cluster.Model, nodes []plan.Node) (engine.Issued, error) {
 	begin, err := c.bootstrapNames(ctx, of, nodes)
 	if err != nil {
-		return nil, err
+		return engine.Issued{}, err
 	}
 	wanted := make([]pki.Node, 0, len(nodes))
 	for _, n := range nodes {
-		w := pki.Node{ID: n.Spec.NodeID, Address: n.Spec.Address}
+		w := pki.Node{
+			ID: n.Spec.NodeID, Address: n.Spec.Address, Broker: slices.Contains(n.Spec.Roles, api.RoleBroker),
+			Needs: layout.SecretKeys(n.Spec.Process, n.Spec.Roles),
+		}
 		if n.Spec.Host == "" {
 			w.Names = append(exposedNames(n), begin...)
 		}
 		wanted = append(wanted, w)
 	}
-	got, err := c.pki.Ensure(ctx, of, wanted)
+	got, err := c.pki.Ensure(ctx, of, want.Listeners, wanted)
 	if err != nil {
-		return nil, err
+		return engine.Issued{}, err
 	}
-	out := make(map[int32]api.NodeCertificates, len(got))
-	for id, cert := range got {
-		out[id] = api.NodeCertificates{Digest: cert.Digest, NotAfter: metav1Time(cert.NotAfter)}
+	out := engine.Issued{Nodes: make(map[int32]api.NodeCertificates, len(got.Nodes)), OwnTrust: got.OwnTrust}
+	for id, cert := range got.Nodes {
+		out.Nodes[id] = api.NodeCertificates{Digest: cert.Digest, NotAfter: metav1Time(cert.NotAfter)}
+	}
+	for _, f := range got.Faults {
+		out.Faults = append(out.Faults, engine.SecretFault{
+			Problem: cluster.Problem{Path: f.Path, Severity: cluster.Warning, Reason: f.Reason, Remedy: f.Remedy}, Key: f.Key, Held: f.Held,
+		})
 	}
 	return out, nil
 }

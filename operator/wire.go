@@ -67,7 +67,7 @@ type wired struct {
 }
 
 func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Clients) wired {
-	store := pki.Store{Client: c}
+	store := pki.Store{Client: c, Named: live}
 	w := wired{
 		revisions:  revisionsPort{client: c, live: live},
 		operations: operationsPort{client: c, live: live},

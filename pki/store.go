@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -61,56 +62,78 @@ type Certificate struct {
 // Store keeps the certificates of clusters as Secrets.
 type Store struct {
 	Client client.Client
+	// Named reads the Secrets that a KafkaCluster names; nil is Client. A cache may hold only
+	// what is Castellan's own.
+	Named client.Reader
 	// Now is the clock; nil is the real one.
 	Now func() time.Time
 }
 
-// Ensure makes every Secret of a cluster that is missing, renews what ends soon or names
-// the wrong hosts, and returns the certificate of every node by id. It writes nothing else.
-// Any error leaves valid Secrets behind and may be retried.
-func (s Store) Ensure(ctx context.Context, cluster *api.KafkaCluster, nodes []Node) (map[int32]Certificate, error) {
-	ca, err := s.ensureCA(ctx, cluster)
-	if err != nil {
-		return nil, err
-	}
-	existing, err := s.list(ctx, cluster)
-	if err != nil {
-		return nil, err
-	}
-	w := writer{client: s.Client, cluster: cluster, existing: existing}
-	if err := w.put(ctx, TrustSecretName(cluster.Name), corev1.SecretTypeOpaque, map[string][]byte{KeyCACert: ca.TrustPEM()}); err != nil {
-		return nil, err
-	}
-	if err := s.ensureOperator(ctx, w, ca); err != nil {
-		return nil, err
-	}
-	certificates := make(map[int32]Certificate, len(nodes))
-	for _, n := range nodes {
-		c, err := s.ensureNode(ctx, w, ca, n)
-		if err != nil {
-			return nil, err
-		}
-		certificates[n.ID] = c
-	}
-	return certificates, nil
+// Issued is what the nodes and listeners of a cluster have.
+type Issued struct {
+	// Nodes are the certificates by node id.
+	Nodes map[int32]Certificate
+	// Faults of Secrets that listeners name, in the order of the listeners.
+	Faults []Fault
+	// OwnTrust are the listeners whose own certificate came with ca.crt for clients.
+	OwnTrust map[string]bool
 }
 
-// Delete removes every Secret of a cluster that this package made, the CA last. It is for
+// Ensure makes every Secret of a cluster that is missing, renews what ends soon or names
+// the wrong hosts, takes up what the listeners' Secrets hold, and returns the certificate of
+// every node by id. It writes nothing else. Any error leaves valid Secrets behind and may be
+// retried.
+func (s Store) Ensure(ctx context.Context, cluster *api.KafkaCluster, listeners []api.Listener, nodes []Node) (Issued, error) {
+	existing, err := s.list(ctx, cluster)
+	if err != nil {
+		return Issued{}, err
+	}
+	w := writer{client: s.Client, cluster: cluster, existing: existing}
+	ca, err := s.ensureAuthority(ctx, w, clusterAuthority(cluster))
+	if err != nil {
+		return Issued{}, err
+	}
+	if err := s.ensureOperator(ctx, w, ca); err != nil {
+		return Issued{}, err
+	}
+	files, err := s.listenerFiles(ctx, w, listeners)
+	if err != nil {
+		return Issued{}, err
+	}
+	out := Issued{Nodes: make(map[int32]Certificate, len(nodes)), OwnTrust: files.trust}
+	for _, n := range nodes {
+		c, err := s.ensureNode(ctx, w, ca, n, &files)
+		if err != nil {
+			return Issued{}, err
+		}
+		out.Nodes[n.ID] = c
+	}
+	out.Faults = files.faults
+	return out, nil
+}
+
+// Delete removes every Secret of a cluster that this package made, the CAs last. It is for
 // deletionPolicy Delete; a CA that somebody else provided is kept.
 func (s Store) Delete(ctx context.Context, cluster *api.KafkaCluster) error {
 	existing, err := s.list(ctx, cluster)
 	if err != nil {
 		return err
 	}
-	ca, hasCA := existing[CASecretName(cluster.Name)]
-	delete(existing, CASecretName(cluster.Name))
-	for _, secret := range existing {
+	last := []string{ClientsCASecretName(cluster.Name), CASecretName(cluster.Name)}
+	for name, secret := range existing {
+		if slices.Contains(last, name) {
+			continue
+		}
 		if err := s.deleteSecret(ctx, secret); err != nil {
 			return err
 		}
 	}
-	if hasCA {
-		return s.deleteSecret(ctx, ca)
+	for _, name := range last {
+		if secret, ok := existing[name]; ok {
+			if err := s.deleteSecret(ctx, secret); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -141,44 +164,47 @@ func (s Store) now() time.Time {
 	return time.Now()
 }
 
-// ensureCA returns the cluster's CA and makes it only when its Secret is known to be
-// missing. A Secret that cannot be read is an error: another CA would cut off every client.
-func (s Store) ensureCA(ctx context.Context, cluster *api.KafkaCluster) (CA, error) {
-	key := types.NamespacedName{Namespace: cluster.Namespace, Name: CASecretName(cluster.Name)}
+// ensureAuthority returns one of the cluster's CAs, and makes it only when its Secret is known
+// to be missing. A Secret that cannot be read is an error: another CA would cut off every
+// client. The Secret with its public half follows.
+func (s Store) ensureAuthority(ctx context.Context, w writer, a authority) (CA, error) {
+	key := types.NamespacedName{Namespace: w.cluster.Namespace, Name: a.secret}
 	var secret corev1.Secret
 	err := s.Client.Get(ctx, key, &secret)
-	if apierrors.IsNotFound(err) {
-		if err := s.mayCreateCA(ctx, cluster, key); err != nil {
+	var ca CA
+	switch {
+	case apierrors.IsNotFound(err):
+		if err := mayCreate(w, a); err != nil {
 			return CA{}, err
 		}
-		return s.createCA(ctx, cluster, key)
+		ca, err = s.createCA(ctx, w.cluster, a)
+	case err != nil:
+		err = fmt.Errorf("read the CA in Secret %s: %w", key, err)
+	case secret.Labels[LabelManagedBy] == ManagedBy && secret.Labels[LabelCluster] != w.cluster.Name:
+		err = fmt.Errorf("read the CA in Secret %s: it is one of cluster %s; give one of the two clusters another name", key, secret.Labels[LabelCluster])
+	default:
+		if ca, err = ParseCA(secret.Data[KeyCACert], secret.Data[KeyCAKey]); err != nil {
+			err = fmt.Errorf("read the CA in Secret %s (it is never overwritten: restore it, or delete it and Secret %s %s): %w", key, a.trust, a.lost, err)
+		}
 	}
 	if err != nil {
-		return CA{}, fmt.Errorf("read the CA in Secret %s: %w", key, err)
+		return CA{}, err
 	}
-	ca, err := ParseCA(secret.Data[KeyCACert], secret.Data[KeyCAKey])
-	if err != nil {
-		return CA{}, fmt.Errorf("read the CA in Secret %s (it is never overwritten: restore it, or delete it and give every client the new %s): %w", key, KeyCACert, err)
-	}
-	return ca, nil
+	return ca, w.put(ctx, a.trust, corev1.SecretTypeOpaque, map[string][]byte{KeyCACert: ca.TrustPEM()})
 }
 
-// mayCreateCA refuses another CA while clients trust an earlier one, whose Secret was deleted:
-// it would cut them off, and the nodes from each other until the last one has read it.
-func (s Store) mayCreateCA(ctx context.Context, cluster *api.KafkaCluster, key types.NamespacedName) error {
-	existing, err := s.list(ctx, cluster)
-	if err != nil {
-		return err
-	}
-	trust := existing[TrustSecretName(cluster.Name)]
-	if trust == nil || !metav1.IsControlledBy(trust, cluster) {
+// mayCreate refuses another CA while an earlier one is in use, whose Secret was deleted: it
+// would cut clients off, and the nodes from each other until the last one has read it.
+func mayCreate(w writer, a authority) error {
+	trust := w.existing[a.trust]
+	if trust == nil || !metav1.IsControlledBy(trust, w.cluster) {
 		return nil
 	}
-	return fmt.Errorf("the CA in Secret %s is gone, but clients trust it: restore the Secret from a backup; or delete Secret %s as well, for a new CA that every client must be given", key, trust.Name)
+	return fmt.Errorf("the CA in Secret %s/%s is gone, but clients trust it: restore the Secret from a backup; or delete Secret %s as well, %s", w.cluster.Namespace, a.secret, trust.Name, a.lost)
 }
 
-func (s Store) createCA(ctx context.Context, cluster *api.KafkaCluster, key types.NamespacedName) (CA, error) {
-	ca, err := NewCA("castellan "+cluster.Namespace+"/"+cluster.Name, s.now())
+func (s Store) createCA(ctx context.Context, cluster *api.KafkaCluster, a authority) (CA, error) {
+	ca, err := NewCA(a.subject, s.now())
 	if err != nil {
 		return CA{}, err
 	}
@@ -186,10 +212,10 @@ func (s Store) createCA(ctx context.Context, cluster *api.KafkaCluster, key type
 	if err != nil {
 		return CA{}, fmt.Errorf("write the CA's key: %w", err)
 	}
-	secret := newSecret(cluster, key.Name, corev1.SecretTypeOpaque, map[string][]byte{KeyCACert: ca.TrustPEM(), KeyCAKey: keyPEM})
+	secret := newSecret(cluster, a.secret, corev1.SecretTypeOpaque, map[string][]byte{KeyCACert: ca.TrustPEM(), KeyCAKey: keyPEM})
 	// Create, never apply: whoever was first has made the CA.
 	if err := s.Client.Create(ctx, secret); err != nil {
-		return CA{}, fmt.Errorf("create the CA in Secret %s: %w", key, err)
+		return CA{}, fmt.Errorf("create the CA in Secret %s/%s: %w", cluster.Namespace, a.secret, err)
 	}
 	return ca, nil
 }
@@ -223,20 +249,24 @@ func (s Store) ensureOperator(ctx context.Context, w writer, ca CA) error {
 	})
 }
 
-func (s Store) ensureNode(ctx context.Context, w writer, ca CA, n Node) (Certificate, error) {
+func (s Store) ensureNode(ctx context.Context, w writer, ca CA, n Node, files *listenerFiles) (Certificate, error) {
 	name := NodeSecretName(w.cluster.Name, n.ID)
 	var held Pair
+	var holds map[string][]byte
 	if secret, ok := w.existing[name]; ok {
+		holds = secret.Data
 		held, _ = ParsePair(secret.Data[layout.KeyNodePEM]) // unreadable: issue anew
 	}
 	pair, leaf, err := s.currentPair(ca, NodeRequest(n), held)
 	if err != nil {
 		return Certificate{}, err
 	}
-	err = w.put(ctx, name, corev1.SecretTypeOpaque, map[string][]byte{
-		layout.KeyNodePEM: pair.PEM(), layout.KeyCAPEM: ca.TrustPEM(),
-	})
-	if err != nil {
+	data := map[string][]byte{}
+	if n.Broker {
+		data = files.of(n, holds)
+	}
+	data[layout.KeyNodePEM], data[layout.KeyCAPEM] = pair.PEM(), ca.TrustPEM()
+	if err := w.put(ctx, name, corev1.SecretTypeOpaque, data); err != nil {
 		return Certificate{}, err
 	}
 	return Certificate{Digest: Digest(leaf), NotAfter: leaf.NotAfter}, nil
@@ -244,14 +274,7 @@ func (s Store) ensureNode(ctx context.Context, w writer, ca CA, n Node) (Certifi
 
 // currentPair returns the pair that is held while it is good, else a new one.
 func (s Store) currentPair(ca CA, req Request, held Pair) (Pair, *x509.Certificate, error) {
-	now := s.now()
-	if leaf, err := held.Leaf(); err == nil && req.matches(leaf) && ca.Signed(leaf) {
-		// A renewal near the CA's own end would gain nothing and repeat on every pass.
-		if !NeedsRenewal(held, now) || !ca.leafEnd(now).After(leaf.NotAfter) {
-			return held, leaf, nil
-		}
-	}
-	pair, err := ca.Issue(req, now)
+	pair, err := ca.Current(req, held, s.now())
 	if err != nil {
 		return Pair{}, nil, err
 	}

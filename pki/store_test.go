@@ -51,11 +51,11 @@ func cluster(uid string) *api.KafkaCluster {
 
 func (w *world) ensure(nodes ...pki.Node) map[int32]pki.Certificate {
 	w.t.Helper()
-	certificates, err := w.store.Ensure(w.t.Context(), cluster("1"), nodes)
+	issued, err := w.store.Ensure(w.t.Context(), cluster("1"), nil, nodes)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return certificates
+	return issued.Nodes
 }
 
 // wrote returns how many writes there were since it was last asked.
@@ -184,7 +184,7 @@ func TestDeletedCAIsNotReplacedUnasked(t *testing.T) {
 		w.wrote()
 	}
 	remove("orders-ca")
-	_, err := w.store.Ensure(t.Context(), cluster("1"), []pki.Node{{ID: 0, Address: "10.0.0.1"}})
+	_, err := w.store.Ensure(t.Context(), cluster("1"), nil, []pki.Node{{ID: 0, Address: "10.0.0.1"}})
 	if err == nil || !strings.Contains(err.Error(), "orders-ca-cert") || w.wrote() != 0 {
 		t.Errorf("got %v, want an error that says what to do, and no writes", err)
 	}
@@ -197,7 +197,7 @@ func TestBrokenCAIsNeverReplaced(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kafka", Name: "orders-ca"},
 		Data:       map[string][]byte{"ca.crt": []byte("lost")},
 	})
-	_, err := w.store.Ensure(t.Context(), cluster("1"), nil)
+	_, err := w.store.Ensure(t.Context(), cluster("1"), nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "never overwritten") {
 		t.Errorf("got error %v", err)
 	}
@@ -211,7 +211,7 @@ func TestSecretOfSomebodyElseIsNotTouched(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kafka", Name: "orders-operator"},
 		Data:       map[string][]byte{"password": []byte("x")},
 	})
-	_, err := w.store.Ensure(t.Context(), cluster("1"), nil)
+	_, err := w.store.Ensure(t.Context(), cluster("1"), nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "orders-operator") {
 		t.Errorf("got error %v", err)
 	}
@@ -224,11 +224,11 @@ func TestClusterAppliedAgainKeepsItsCertificates(t *testing.T) {
 	w := newWorld(t)
 	node := pki.Node{ID: 0, Address: "127.0.0.1"}
 	first := w.ensure(node)
-	again, err := w.store.Ensure(t.Context(), cluster("2"), []pki.Node{node})
+	again, err := w.store.Ensure(t.Context(), cluster("2"), nil, []pki.Node{node})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(first, again); diff != "" {
+	if diff := cmp.Diff(first, again.Nodes); diff != "" {
 		t.Errorf("certificates changed (-before +after):\n%s", diff)
 	}
 	s := w.secret("orders-0-tls")

@@ -21,6 +21,10 @@ type Node struct {
 	HostName string
 	// Names are further addresses under which clients reach it.
 	Names []string
+	// Broker says that it has the clients' listeners.
+	Broker bool
+	// Needs are the keys of its Secret that its process reads (layout.SecretKeys).
+	Needs []string
 }
 
 // NodeRequest asks for the certificate of a node: CN=castellan-node-<id>,O=castellan.

@@ -219,6 +219,23 @@ func nodeListener(l api.Listener) api.NodeListener {
 	return n
 }
 
+// SecretsOf names the Secrets that listeners name.
+func SecretsOf(listeners []api.Listener) []string {
+	var names []string
+	for _, l := range listeners {
+		if l.TLS != nil && l.TLS.SecretRef != nil {
+			names = append(names, l.TLS.SecretRef.Name)
+		}
+		if p := l.Authentication.Plain; p != nil {
+			names = append(names, p.UsersSecretRef.Name)
+		}
+		if o := l.Authentication.OAuth; o != nil && o.CASecretRef != nil {
+			names = append(names, o.CASecretRef.Name)
+		}
+	}
+	return names
+}
+
 // listenerKeys refuses keys of a listener that follow from its authentication: one of the
 // user's would be without effect, or let others in.
 func (r *resolver) listenerKeys(l api.Listener) {
@@ -255,7 +272,7 @@ func ownedBases(n api.NodeListener) []string {
 		return []string{"sasl.jaas.config", "sasl.server.callback.handler.class"}
 	case api.AuthenticationOAuth:
 		return []string{
-			"sasl.jaas.config", "sasl.server.callback.handler.class", "sasl.oauthbearer.jwks.endpoint.url", "sasl.oauthbearer.expected.issuer",
+			"sasl.jaas.config", "sasl.server.callback.handler.class", "sasl.login.callback.handler.class", "sasl.oauthbearer.jwks.endpoint.url", "sasl.oauthbearer.expected.issuer",
 			"sasl.oauthbearer.expected.audience", "sasl.oauthbearer.sub.claim.name", "sasl.oauthbearer.scope.claim.name",
 		}
 	default:

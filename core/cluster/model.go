@@ -49,6 +49,9 @@ type Node struct {
 	// PackageWait then says what is waited for.
 	Process     api.ProcessSpec
 	PackageWait string
+	// SecretWait says which Secret a listener's file is missing from, without which the process
+	// could not start; only who reads Secrets sets it.
+	SecretWait string
 	// Dynamic is the per-broker configuration that lives in Kafka for this node.
 	Dynamic map[string]string
 	Volumes []api.Volume

@@ -34,6 +34,8 @@ type Input struct {
 	Failed string
 	// CASecret names the Secret with the trust of TLS listeners.
 	CASecret string
+	// OwnTrust are listeners whose own certificate came with a CA for clients.
+	OwnTrust map[string]bool
 }
 
 // Status is the status of the KafkaCluster, without transition times.
@@ -414,8 +416,12 @@ func listeners(in Input) []api.ListenerStatus {
 
 func listener(in Input, l api.Listener, at string) api.ListenerStatus {
 	st := api.ListenerStatus{Name: l.Name, BootstrapServers: at}
-	if l.TLS != nil {
+	switch {
+	case l.TLS == nil:
+	case l.TLS.SecretRef == nil:
 		st.CASecretRef = &corev1.LocalObjectReference{Name: in.CASecret}
+	case in.OwnTrust[l.Name]: // else a public CA, which clients trust already
+		st.CASecretRef = &corev1.LocalObjectReference{Name: l.TLS.SecretRef.Name}
 	}
 	return st
 }

@@ -146,6 +146,7 @@ func addOAuth(l api.NodeListener, f Facts, set func(key, value string)) error {
 	set("sasl.enabled.mechanisms", "OAUTHBEARER")
 	set("oauthbearer.sasl.jaas.config", jaas("oauthbearer.OAuthBearerLoginModule", options...))
 	set("oauthbearer.sasl.server.callback.handler.class", f.OAuth)
+	set("oauthbearer.sasl.login.callback.handler.class", f.OAuthLogin)
 	set("sasl.oauthbearer.jwks.endpoint.url", l.OAuth.JWKSURL)
 	set("sasl.oauthbearer.expected.issuer", l.OAuth.Issuer)
 	if len(l.OAuth.Audiences) > 0 {

@@ -50,7 +50,7 @@ func render(t *testing.T, golden *txtar.Archive, pod bool) *txtar.Archive {
 	t.Helper()
 	var static layout.Static
 	var live layout.Live
-	facts := layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine", PrincipalBuilder: "the.PrincipalBuilder", PlainUsers: "the.PlainUsers", OAuth: "the.OAuth"}
+	facts := layout.Facts{TLSDir: "/p/tls", SSLEngine: "the.Engine", PrincipalBuilder: "the.PrincipalBuilder", PlainUsers: "the.PlainUsers", OAuth: "the.OAuth", OAuthLogin: "the.OAuthLogin"}
 	out := &txtar.Archive{Comment: golden.Comment}
 	for _, f := range golden.Files {
 		into := map[string]any{"node.yaml": &static, "live.yaml": &live, "advertised.yaml": &facts.Advertised}[f.Name]

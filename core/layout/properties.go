@@ -23,7 +23,7 @@ type Facts struct {
 	// SSLEngine is the class that re-reads those files for each connection.
 	SSLEngine string
 	// PrincipalBuilder, PlainUsers and OAuth are the classes that authenticate clients.
-	PrincipalBuilder, PlainUsers, OAuth string
+	PrincipalBuilder, PlainUsers, OAuth, OAuthLogin string
 	// Advertised is host:port by listener name of a KafkaCluster, where clients reach it
 	// elsewhere than at the node's own address and port.
 	Advertised map[string]string
@@ -112,6 +112,8 @@ type Listener struct {
 	Protocol string
 	Bind     string // address to bind to; 0.0.0.0 for all
 	Port     int32
+	// OwnCertificate is the key of the node's Secret with its own certificate, if any.
+	OwnCertificate string
 }
 
 // Listeners are all listeners of a node, its own ones first.
@@ -138,6 +140,9 @@ func listenersOf(s Static) ([]Listener, error) {
 		l := Listener{Name: KafkaListenerName(w.Name), Protocol: w.Protocol, Bind: bindAddress(s.Address), Port: port}
 		if w.Name != ControllerListener && w.Name != InternalListener {
 			l.Client = w.Name
+		}
+		if w.OwnCertificate {
+			l.OwnCertificate = CertificateKey(w.Name)
 		}
 		listeners = append(listeners, l)
 	}

@@ -24,8 +24,7 @@ func (p *pass) create() {
 		if _, ok := p.nodes[w.ID]; ok {
 			continue
 		}
-		if w.PackageWait != "" {
-			p.block(w.ID, "PackageNotReady", w.PackageWait, false)
+		if p.waits(w) {
 			continue
 		}
 		spec, why := pl.place(w)
@@ -169,4 +168,17 @@ func (pl *placer) compare(a, b *placedHost, w *cluster.Node) int {
 		return d
 	}
 	return strings.Compare(a.Name, b.Name)
+}
+
+// waits says whether the process of a node needs what is not there yet.
+func (p *pass) waits(w *cluster.Node) bool {
+	switch {
+	case w.PackageWait != "":
+		p.block(w.ID, "PackageNotReady", w.PackageWait, false)
+	case w.SecretWait != "":
+		p.block(w.ID, "SecretNotUsable", w.SecretWait, true)
+	default:
+		return false
+	}
+	return true
 }

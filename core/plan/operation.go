@@ -182,7 +182,7 @@ func (p *pass) keepRestarts() {
 			if p.differing(n) {
 				p.op.after = append(p.op.after, Step{Kind: UpdateProcess, Node: w.ID, Reason: fmt.Sprintf("%s, when operation %s is over", changeReason(n.Spec.Process, w.Process), op.Name)})
 			}
-			w.Process, w.PackageWait = *n.Spec.Process.DeepCopy(), ""
+			w.Process, w.PackageWait, w.SecretWait = *n.Spec.Process.DeepCopy(), "", ""
 		}
 		w.Process.Restart = mark
 	}

@@ -89,8 +89,7 @@ func (p *pass) outdated() []*Node {
 			p.block(w.ID, "Ignored", fmt.Sprintf("node %d is left as it is, as operation %s was told to: castellan retry %s --node %d brings it along", w.ID, op, op, w.ID), true)
 			continue
 		}
-		if w.PackageWait != "" {
-			p.block(w.ID, "PackageNotReady", w.PackageWait, false)
+		if p.waits(w) {
 			continue
 		}
 		if wait := p.ungiven(n); wait != "" {

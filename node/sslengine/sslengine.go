@@ -29,6 +29,9 @@ const (
 
 	// OAuth is a server callback handler of SASL/OAUTHBEARER: Kafka's own, which waits for a provider that does not answer.
 	OAuth = "dev.castellan.kafka.PatientOAuthCallbackHandler"
+
+	// OAuthLogin is a login callback handler of SASL/OAUTHBEARER for brokers, which have no token.
+	OAuthLogin = "dev.castellan.kafka.NoTokenCallbackHandler"
 )
 
 //go:embed castellan-ssl-engine.jar
