@@ -364,7 +364,7 @@ func withheld(want cluster.Model, faults []SecretFault) cluster.Model {
 		needs := layout.SecretKeys(n.Process, n.Roles)
 		for _, f := range faults {
 			if slices.Contains(needs, f.Key) && !f.Held[n.ID] && n.SecretWait == "" {
-				n.SecretWait = f.Problem.String()
+				n.SecretWait = f.String()
 			}
 		}
 	}

@@ -172,9 +172,9 @@ func servedBy(ctx context.Context, own identity, address, name string) (string, 
 	// node's own certificate is welcome there: on a listener for clients' certificates it is not.
 	config.InsecureSkipVerify = true
 	served := ""
-	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
-		if len(raw) > 0 {
-			served = digest(raw[0])
+	config.VerifyConnection = func(seen tls.ConnectionState) error {
+		if len(seen.PeerCertificates) > 0 {
+			served = digest(seen.PeerCertificates[0].Raw)
 		}
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -86,7 +87,7 @@ type listeners struct {
 	id                 *issuer
 }
 
-const secretOfLegacy, secretOfScram = "legacy-Pa55\\word=ü", "scram-Pa55word" //nolint:gosec // made up
+const secretOfLegacy, secretOfScram = "legacy-Pa55\\word=ü", "scram-Pa55word"
 
 func newListeners(t *testing.T, version string) *listeners {
 	t.Helper()
@@ -240,11 +241,11 @@ func (l *listeners) soon(what string, fact func() bool) {
 	l.until(what, 3*time.Minute, func(layout.Report) bool { return fact() })
 }
 
-func user(name, password string) sasl.Mechanism {
+func user(name, password string) sasl.Mechanism { //nolint:ireturn // franz-go has no other type of it
 	return scram.Auth{User: name, Pass: password}.AsSha512Mechanism()
 }
 
-func legacy(name, password string) sasl.Mechanism {
+func legacy(name, password string) sasl.Mechanism { //nolint:ireturn // franz-go has no other type of it
 	return plain.Auth{User: name, Pass: password}.AsMechanism()
 }
 
@@ -304,10 +305,7 @@ func (l *listeners) provider() {
 	l.t.Helper()
 	good := map[string]any{"iss": "https://id.example", "aud": "kafka", "client_id": "service", "sub": "someone", "scope": "x"}
 	with := func(claim string, value any) sasl.Mechanism {
-		claims := map[string]any{}
-		for k, v := range good {
-			claims[k] = v
-		}
+		claims := maps.Clone(good)
 		claims[claim] = value
 		return oauth.Auth{Token: l.id.token(l.t, claims)}.AsMechanism()
 	}
@@ -342,7 +340,7 @@ func (l *listeners) tool() {
 	})))
 	ctx, cancel := context.WithTimeout(l.t.Context(), 5*time.Minute)
 	defer cancel()
-	topics := exec.CommandContext(ctx, "java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(l.config.Archive, "libs", "*"), //nolint:gosec // the test's own
+	topics := exec.CommandContext(ctx, "java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(l.config.Archive, "libs", "*"),
 		"org.apache.kafka.tools.TopicCommand", "--bootstrap-server", fmt.Sprintf("127.0.0.1:%d", l.static.Ports["own"]), "--command-config", config, "--list")
 	out, err := topics.Output()
 	if got := strings.Fields(string(out)); err != nil || !slices.Equal(got, []string{"orders"}) {
@@ -382,7 +380,7 @@ func (l *listeners) nothingSecret(pid int32) {
 	l.t.Helper()
 	var texts []string
 	for _, file := range []string{filepath.Join(l.dir, layout.PropertiesFile), filepath.Join(l.dir, layout.StaticFile), filepath.Join(l.dir, layout.LogDir, layout.ServerLog), fmt.Sprintf("/proc/%d/cmdline", pid)} {
-		text, err := os.ReadFile(file) //nolint:gosec // the test's own
+		text, err := os.ReadFile(file)
 		if err != nil {
 			l.t.Fatal(err)
 		}
@@ -436,9 +434,7 @@ func newIssuer(t *testing.T, ca *authority) *issuer {
 func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	all := map[string]any{"iat": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()}
-	for k, v := range claims {
-		all[k] = v
-	}
+	maps.Copy(all, claims)
 	part := func(v any) string {
 		data, err := json.Marshal(v)
 		if err != nil {
