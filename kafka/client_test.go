@@ -165,6 +165,35 @@ func TestProduceWritesWhatCameBeforeBadInput(t *testing.T) {
 	}
 }
 
+// A broker that is just stopping or starting answers like this for a moment; who reads goes on.
+func TestConsumePassesOverTrouble(t *testing.T) {
+	for _, passing := range []*kerr.Error{kerr.UnknownServerError, kerr.UnknownTopicID} {
+		t.Run(passing.Message, func(t *testing.T) {
+			fake := kafkatest.NewFake(t, kafkatest.Config{Topics: []string{"t"}})
+			client := fake.Client(t)
+			if _, err := client.Produce(t.Context(), kafka.ProduceOptions{Topic: "t"}, stream(kafka.Record{Value: []byte("1")})); err != nil {
+				t.Fatal(err)
+			}
+			fake.Brokers.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t", Err: passing, Count: 8})
+			got := collect(t, client, kafka.ConsumeOptions{Topic: "t", From: kafka.Start{Offset: kafka.Beginning}, UntilEnd: true})
+			if values(got) != "1" {
+				t.Errorf("got %q", values(got))
+			}
+		})
+	}
+	fake := kafkatest.NewFake(t, kafkatest.Config{Topics: []string{"t"}})
+	client := fake.Client(t)
+	if _, err := client.Produce(t.Context(), kafka.ProduceOptions{Topic: "t"}, stream(kafka.Record{Value: []byte("1")})); err != nil {
+		t.Fatal(err)
+	}
+	fake.Brokers.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t", Err: kerr.TopicAuthorizationFailed, Count: -1})
+	for _, err := range client.Consume(t.Context(), kafka.ConsumeOptions{Topic: "t", From: kafka.Start{Offset: kafka.Beginning}, UntilEnd: true}) {
+		if !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Errorf("what does not pass ended with %v", err)
+		}
+	}
+}
+
 func TestConsumeFromAnywhere(t *testing.T) {
 	fake := kafkatest.NewFake(t, kafkatest.Config{Topics: []string{"t"}, Partitions: 2})
 	client := fake.Client(t)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -85,7 +86,7 @@ func (c *Client) consume(ctx context.Context, opts ConsumeOptions, yield func(Re
 		return err
 	}
 	defer client.Close()
-	r := &reading{opts: opts, left: offsets, spans: spans, yield: yield}
+	r := &reading{opts: opts, left: offsets, spans: spans, yield: yield, trouble: map[int32]time.Time{}}
 	for !r.stopped {
 		if err := r.poll(ctx, client); err != nil {
 			return err
@@ -102,6 +103,8 @@ type reading struct {
 	count   int64
 	yield   func(Record, error) bool
 	stopped bool
+	// trouble is since when a partition answers with errors and no record
+	trouble map[int32]time.Time
 }
 
 func (r *reading) poll(ctx context.Context, client *kgo.Client) error {
@@ -119,8 +122,8 @@ func (r *reading) poll(ctx context.Context, client *kgo.Client) error {
 	if waiting.Err() != nil {
 		return fmt.Errorf("nothing came for %s though %d partitions have not reached their end", silence, len(r.left))
 	}
-	for _, e := range fetches.Errors() {
-		return fmt.Errorf("partition %d: %w", e.Partition, e.Err)
+	if err := r.troubled(fetches.Errors(), time.Now()); err != nil {
+		return err
 	}
 	for record := range fetches.RecordsAll() {
 		if r.take(record); r.stopped {
@@ -130,7 +133,25 @@ func (r *reading) poll(ctx context.Context, client *kgo.Client) error {
 	return nil
 }
 
+// troubled is the error that ends the reading, if one does. A broker that is just stopping or starting answers as if it
+// did not know the topic, or what went wrong; the client asks again by itself, as Kafka's own consumer does
+// (FetchCollector.handleInitializeErrors), and only a partition that stays so for the silence is given up.
+func (r *reading) troubled(errs []kgo.FetchError, now time.Time) error {
+	for _, e := range errs {
+		passing := errors.Is(e.Err, kerr.UnknownTopicID) || errors.Is(e.Err, kerr.UnknownServerError)
+		since, before := r.trouble[e.Partition]
+		if !passing || (before && now.Sub(since) > silence) {
+			return fmt.Errorf("partition %d: %w", e.Partition, e.Err)
+		}
+		if !before {
+			r.trouble[e.Partition] = now
+		}
+	}
+	return nil
+}
+
 func (r *reading) take(record *kgo.Record) {
+	delete(r.trouble, record.Partition)
 	if _, ok := r.left[record.Partition]; !ok {
 		return
 	}

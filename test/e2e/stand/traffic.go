@@ -20,7 +20,8 @@ type Traffic struct {
 	topic  string
 	cancel context.CancelFunc
 	read   atomic.Int64
-	ending atomic.Value // why the reader had to begin again
+	ending atomic.Value // why the reader had to begin again, the last time
+	begun  atomic.Int64 // how often it did
 	ended  chan error
 }
 
@@ -42,8 +43,11 @@ func (s *Stand) StartTraffic(topic string, partitions int) *Traffic {
 	return t
 }
 
-// Read counts the records that the reader has read.
+// Read counts the records that the reader has read since it began, or had to begin again.
 func (t *Traffic) Read() int { return int(t.read.Load()) }
+
+// BegunAgain counts how often the reader's client gave up in the middle.
+func (t *Traffic) BegunAgain() int64 { return t.begun.Load() }
 
 // MoreThan is the fact that more than so many records were acknowledged, and read.
 func (t *Traffic) MoreThan(records int) Fact {
@@ -64,7 +68,7 @@ func (t *Traffic) End() int64 {
 	acknowledged := t.Writer.Stop()
 	s.Eventually("the reader comes to the end of "+t.topic, time.Minute, func(context.Context) error {
 		if read := t.Read(); read < acknowledged {
-			return fmt.Errorf("%d of %d acknowledged records read", read, acknowledged)
+			return fmt.Errorf("%d of %d acknowledged records read (%v)", read, acknowledged, t.ending.Load())
 		}
 		return nil
 	})
@@ -83,8 +87,9 @@ func (t *Traffic) End() int64 {
 			len(verdict.Missing), verdict.Acknowledged, t.topic, verdict.Missing[0])
 	}
 	failed, last := t.Writer.Failed()
-	s.tb.Logf("%s: %d acknowledged, %d failed (%v), longest gap %s from %s, %d duplicates",
-		t.topic, verdict.Acknowledged, failed, last, t.Writer.LongestGap().Round(time.Millisecond), t.Writer.LongestGapFrom().UTC().Format(time.TimeOnly), verdict.Duplicates)
+	s.tb.Logf("%s: %d acknowledged, %d failed (%v), longest gap %s from %s, %d duplicates; the reader had to begin again %d times (%v)",
+		t.topic, verdict.Acknowledged, failed, last, t.Writer.LongestGap().Round(time.Millisecond), t.Writer.LongestGapFrom().UTC().Format(time.TimeOnly), verdict.Duplicates,
+		t.begun.Load(), t.ending.Load())
 	return failed
 }
 
@@ -96,10 +101,14 @@ func (t *Traffic) follow(ctx context.Context, config kafka.ClientConfig) error {
 	defer client.Close()
 	for {
 		err := t.readAll(ctx, client)
-		if ctx.Err() != nil || t.Read() > 0 {
+		if ctx.Err() != nil {
 			return err
 		}
-		t.ending.Store(fmt.Sprintf("the reader found nothing to follow and tries again: %v", err)) // not every broker knows a new topic at once
+		if t.Read() > 0 { // before, not every broker knew the new topic
+			t.begun.Add(1)
+		}
+		t.ending.Store(fmt.Sprintf("%s: the reader begins again after %d records: %v", time.Now().UTC().Format(time.TimeOnly), t.Read(), err))
+		t.read.Store(0)
 		select {
 		case <-ctx.Done():
 		case <-time.After(poll):
