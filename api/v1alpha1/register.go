@@ -19,6 +19,8 @@ func AddToScheme(s *runtime.Scheme) error {
 		&Host{}, &HostList{},
 		&HostProcess{}, &HostProcessList{},
 		&Package{}, &PackageList{},
+		&KafkaTopic{}, &KafkaTopicList{},
+		&KafkaUser{}, &KafkaUserList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
