@@ -136,6 +136,7 @@ func answers(t *testing.T, tell func(string, entities.Plan)) {
 	o := topic(meta("orders", held("")), config("retention.ms", "x"), partitions(2))
 	after("answer: refused", o, snapshot(has("orders", 1, 1)), entities.Result{Outcome: entities.Denied, Code: "INVALID_CONFIG", Reason: "Invalid value x for configuration retention.ms"})
 	after("answer: none", o, snapshot(has("orders", 1, 1)), entities.Result{Outcome: entities.Unanswered, Reason: "request CreatePartitions: deadline exceeded"})
+	after("answer: not even asked", o, snapshot(has("orders", 1, 1)), entities.Result{Outcome: entities.NotTried, Reason: "request CreateTopics: deadline exceeded"})
 	w := after("answer: it exists", topic(meta("orders", held(""))), snapshot(), entities.Result{Outcome: entities.Denied, Code: entities.CodeTopicExists})
 	w.SetSnapshot(snapshot(has("orders", 1, 1)))
 	after("answer: it exists, adopted", topic(meta("orders", held("")), adoptTopic), snapshot(), entities.Result{Outcome: entities.Denied, Code: entities.CodeTopicExists})

@@ -15,7 +15,8 @@ const (
 	Denied Outcome = "Denied"
 	// Unanswered means that nobody knows; it may have been done.
 	Unanswered Outcome = "Unanswered"
-	// NotTried means that an earlier change of the same object, which had to come first, failed.
+	// NotTried means that nothing was asked: an earlier change of the same object, which had to
+	// come first, failed, or with a Reason, Kafka did not answer before.
 	NotTried Outcome = "NotTried"
 )
 
@@ -45,6 +46,8 @@ type failure struct {
 	until time.Time
 	state State
 	text  string
+	// maybe is true when something that was not answered may have been done.
+	maybe bool
 }
 
 // of says whether a failure is still about what the object wants.
@@ -122,7 +125,7 @@ func (w *World) exists(c Change) {
 	}
 	w.have.Topics[do.Name] = &Topic{Unread: true}
 	w.again = true
-	if of := w.claimOf(c.Owner); of != nil && w.failed[c.Owner].state != Working {
+	if of := w.claimOf(c.Owner); of != nil && !w.failed[c.Owner].maybe {
 		w.taken[c.Owner] = of.uid
 	}
 }
@@ -132,6 +135,7 @@ type settling struct {
 	denied, unanswered []string
 	retriable          bool
 	skipped            int
+	waiting            string
 	removal            bool
 }
 
@@ -152,6 +156,9 @@ func (s *settling) add(do Action, r Result) {
 		s.unanswered = append(s.unanswered, do.phrase()+" ("+r.Reason+")")
 	case NotTried:
 		s.skipped++
+		if r.Reason != "" {
+			s.waiting = r.Reason
+		}
 	}
 }
 
@@ -160,7 +167,7 @@ func (w *World) conclude(ref Ref, s *settling, now time.Time) {
 	if c == nil {
 		return
 	}
-	if len(s.denied)+len(s.unanswered) == 0 {
+	if len(s.denied)+len(s.unanswered) == 0 && s.waiting == "" {
 		delete(w.failed, ref)
 		if s.removal && s.skipped == 0 {
 			w.gone[ref] = c.uid
@@ -169,15 +176,21 @@ func (w *World) conclude(ref Ref, s *settling, now time.Time) {
 	}
 	f := failure{uid: c.uid, gen: c.gen, stamp: c.stamp, tries: 1}
 	if old, ok := w.failed[ref]; ok && old.of(c) {
-		f.tries = old.tries + 1
+		f.tries, f.maybe = old.tries+1, old.maybe
 	}
-	if len(s.denied) > 0 {
+	f.maybe = f.maybe || len(s.unanswered) > 0
+	switch {
+	case len(s.denied) > 0:
 		f.state = Refused
 		f.text = "Kafka refused to " + few(s.denied, ", to ") + ". Correct what it names; it is tried again from time to time, and at once when this object changes."
 		f.until = now.Add(backoff(f.tries, s.retriable))
-	} else {
+	case len(s.unanswered) > 0:
 		f.state = Working
 		f.text = "Kafka did not answer whether it did: " + few(s.unanswered, ", ") + ". It is looked at again."
+		f.until = now.Add(backoff(f.tries, true))
+	default:
+		f.state = Unknown
+		f.text = "Nothing was changed yet, because Kafka does not answer (" + s.waiting + "). It is tried again."
 		f.until = now.Add(backoff(f.tries, true))
 	}
 	w.failed[ref] = f
