@@ -64,12 +64,8 @@ type EntityCounts struct {
 	Quotas int32 `json:"quotas"`
 }
 
-// Quota limits what clients may use. What is not set is not limited by it.
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.producerByteRate) || quantity(string(self.producerByteRate)).isGreaterThan(quantity('0'))",message="producerByteRate is above 0, for example 10Mi: leave it out for no limit"
-// +kubebuilder:validation:XValidation:rule="!has(self.consumerByteRate) || quantity(string(self.consumerByteRate)).isGreaterThan(quantity('0'))",message="consumerByteRate is above 0, for example 10Mi: leave it out for no limit"
-// +kubebuilder:validation:XValidation:rule="!has(self.requestPercentage) || quantity(string(self.requestPercentage)).isGreaterThan(quantity('0'))",message="requestPercentage is above 0, for example 50: leave it out for no limit"
-// +kubebuilder:validation:XValidation:rule="!has(self.controllerMutationRate) || quantity(string(self.controllerMutationRate)).isGreaterThan(quantity('0'))",message="controllerMutationRate is above 0, for example 10: leave it out for no limit"
+// Quota limits what clients may use. What is not set is not limited by it; what is set is above 0, and a byte rate is a
+// whole number.
 type Quota struct {
 	// ProducerByteRate is bytes per second and broker.
 	// +optional
@@ -77,7 +73,8 @@ type Quota struct {
 	// ConsumerByteRate is bytes per second and broker.
 	// +optional
 	ConsumerByteRate *resource.Quantity `json:"consumerByteRate,omitempty"`
-	// RequestPercentage of the time of one request or network thread, per broker.
+	// RequestPercentage of the time of one request or network thread, per broker. A fraction is
+	// written as text, "12.5".
 	// +optional
 	RequestPercentage *resource.Quantity `json:"requestPercentage,omitempty"`
 	// ControllerMutationRate is partitions created or deleted per second (KIP-599).

@@ -3,9 +3,12 @@ package entities
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 )
@@ -84,6 +87,45 @@ func CheckUser(o *api.KafkaUser) string {
 	for i, a := range o.Spec.ACLs {
 		if problem := checkACL(a); problem != "" {
 			return fmt.Sprintf("spec.acls[%d]: %s", i, problem)
+		}
+	}
+	return checkQuotas(o.Spec.Quotas)
+}
+
+func checkQuotas(q *api.UserQuotas) string {
+	if q == nil {
+		return ""
+	}
+	if problem := CheckQuota("spec.quotas", &q.Quota); problem != "" {
+		return problem
+	}
+	for i := range q.Clients {
+		if problem := CheckQuota(fmt.Sprintf("spec.quotas.clients[%d]", i), &q.Clients[i].Quota); problem != "" {
+			return problem
+		}
+	}
+	return ""
+}
+
+// CheckQuota is what is wrong with a quota at that place of a spec, in one sentence, or empty. It is no rule of
+// the definition: with quantities that would cost an API server more than it allows.
+func CheckQuota(at string, q *api.Quota) string {
+	for _, one := range []struct {
+		name  string
+		value *resource.Quantity
+		whole bool
+	}{
+		{"producerByteRate", q.ProducerByteRate, true},
+		{"consumerByteRate", q.ConsumerByteRate, true},
+		{"requestPercentage", q.RequestPercentage, false},
+		{"controllerMutationRate", q.ControllerMutationRate, false},
+	} {
+		switch {
+		case one.value == nil:
+		case one.value.Sign() <= 0:
+			return fmt.Sprintf("%s.%s is %s: it is above 0; leave it out for no limit.", at, one.name, one.value)
+		case one.whole && one.value.AsApproximateFloat64() != math.Trunc(one.value.AsApproximateFloat64()):
+			return fmt.Sprintf("%s.%s is %s: Kafka takes whole bytes only, for example 10Mi.", at, one.name, one.value)
 		}
 	}
 	return ""

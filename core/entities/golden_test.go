@@ -113,6 +113,12 @@ func userTexts(t *testing.T, tell func(string, entities.Plan)) {
 		{"a name that certificates escape", api.UserMutualTLS, principal("a,b")},
 		{"everyone with a password", api.UserScramSha512, principal("*")},
 		{"an operation that means nothing", api.UserExternal, acl("", api.ACLGroup, "g", api.ACLWrite)},
+		{"half a byte", api.UserExternal, func(s *api.KafkaUserSpec) {
+			s.Quotas = &api.UserQuotas{Quota: api.Quota{ProducerByteRate: quantity("1500m")}}
+		}},
+		{"a quota of nothing", api.UserExternal, func(s *api.KafkaUserSpec) {
+			s.Quotas = &api.UserQuotas{Clients: []api.ClientQuota{{ClientID: "c", Quota: api.Quota{RequestPercentage: quantity("0")}}}}
+		}},
 		{"a resource without a name", api.UserExternal, acl("", api.ACLTopic, "", api.ACLRead)},
 	} {
 		one("user: "+c.title, snapshot(), allowedUser(user(meta("app"), c.as, c.change))...)
