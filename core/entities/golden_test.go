@@ -152,6 +152,8 @@ func answers(t *testing.T, tell func(string, entities.Plan)) {
 	u.Settle(p.Changes, done(p.Changes), noon)
 	tell("answer: user removed", u.All(noon))
 	rules := world(t, entities.Policy{Prune: true}, snapshot(has("left", 1, 1)), nil, nil)
+	tell("cluster: nothing to compare with", rules.All(noon))
+	rules = world(t, entities.Policy{Prune: true}, snapshot(has("left", 1, 1), has("orders", 1, 1)), allowed(topic(meta("orders", held("")))), allowedUser(user(meta("app", held("")), api.UserExternal)))
 	p = rules.All(noon)
 	tell("cluster: prune", p)
 	rules.Settle(p.Changes, done(p.Changes), noon)

@@ -83,11 +83,29 @@ func (w *World) lookAtCluster(now time.Time, p *Plan) {
 		return
 	}
 	v := inForce(&c, "Quotas and everything that no object names are as this cluster wants them.")
+	if w.policy.Prune && len(w.topics) == 0 {
+		v.Message += " Topics are not pruned while there is no KafkaTopic at all."
+	}
+	if w.policy.Prune && len(w.users) == 0 {
+		v.Message += " Principals are not pruned while there is no KafkaUser at all."
+	}
 	w.act(&c, v, do, now, p)
 }
 
-// prune removes what no object at all names, not even one that is refused.
+// prune removes what no object at all names, not even one that is refused. Where there is no
+// object of a kind at all, as after a recovery of the API server, it removes nothing of that kind.
 func (w *World) prune() []Action {
+	var do []Action
+	if len(w.topics) > 0 {
+		do = w.pruneTopics()
+	}
+	if len(w.users) > 0 {
+		do = append(do, w.prunePrincipals()...)
+	}
+	return do
+}
+
+func (w *World) pruneTopics() []Action {
 	var do []Action
 	for _, name := range slices.Sorted(maps.Keys(w.have.Topics)) {
 		t := w.have.Topics[name]
@@ -96,6 +114,11 @@ func (w *World) prune() []Action {
 		}
 		do = append(do, DeleteTopic{Name: name, ID: t.ID})
 	}
+	return do
+}
+
+func (w *World) prunePrincipals() []Action {
+	var do []Action
 	for _, name := range slices.Sorted(maps.Keys(w.have.Principals)) {
 		if len(w.users[name]) > 0 || w.reserved[name] || w.kept(name) {
 			continue

@@ -288,7 +288,8 @@ func TestPruneLeavesKafkasOwn(t *testing.T) {
 		func(s *entities.Snapshot) { s.Topics["own"].Internal = true })
 	topics := append(allowed(topic(meta("named", held("")))), entities.DesiredTopic{Object: topic(meta("refused"))})
 	policy := entities.Policy{Reserved: []string{"admin"}}
-	w := world(t, policy, have, topics, nil)
+	users := allowedUser(user(meta("somebody", held("")), api.UserExternal))
+	w := world(t, policy, have, topics, users)
 	p := w.All(noon)
 	want := api.EntityCounts{Total: 6, Topics: 3, ACLs: 2, Credentials: 1}
 	if diff := cmp.Diff(want, p.Unmanaged); diff != "" || len(p.Changes) != 0 {
@@ -305,6 +306,10 @@ func TestPruneLeavesKafkasOwn(t *testing.T) {
 	}
 	if diff := cmp.Diff(wanted, got); diff != "" {
 		t.Error(diff)
+	}
+	// An API server that was set up anew has no objects: that is no reason to delete anything.
+	if p := world(t, policy, have, nil, nil).All(noon); len(p.Changes) != 0 {
+		t.Errorf("%+v", p.Changes)
 	}
 }
 

@@ -16,7 +16,7 @@ type Policy struct {
 	// Reserved are the principals, without User:, that no KafkaUser may be: super users, nodes,
 	// the operator and whatever else is Castellan's own. Prune leaves them alone.
 	Reserved []string
-	// Prune removes what no object names. Only All does so.
+	// Prune removes what no object names. Only All does so: call it once every object was put.
 	Prune bool
 	// Keep is left alone by Prune: names of topics and principals, or with a * at the end all
 	// that begin so.
