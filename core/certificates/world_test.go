@@ -293,16 +293,26 @@ func (w *world) issue(at *store, s certificates.Step) {
 	if end.After(ca.NotAfter) {
 		end = ca.NotAfter
 	}
-	a.rescued = a.uses != nil && !w.now.Before(a.uses.NotAfter) || !w.inForce(s.Role)
+	a.rescued = w.over(a.uses) || w.allOver(s.Role)
 	a.Leaf = &certificates.Leaf{Digest: w.draw("leaf"), Issuer: ca.ID, NotBefore: w.now, NotAfter: end, Names: true}
 	a.LeafAt, a.New = w.now, false
 }
 
-// inForce says that somebody has a certificate that has not ended and that others went by before.
-func (w *world) inForce(role certificates.Role) bool {
-	return slices.ContainsFunc(w.actors, func(a *actor) bool {
-		return !a.removed && !a.rescued && a.Presents == role && a.Leaf != nil && w.now.Before(a.Leaf.NotAfter)
-	})
+func (w *world) over(l *certificates.Leaf) bool { return l != nil && !w.now.Before(l.NotAfter) }
+
+// allOver says that whatever others went by has ended.
+func (w *world) allOver(role certificates.Role) bool {
+	over := false
+	for _, a := range w.actors {
+		if a.removed || a.Presents != role || a.uses == nil || a.rescued {
+			continue
+		}
+		if !w.over(a.uses) {
+			return false
+		}
+		over = true
+	}
+	return over
 }
 
 func (w *world) index(at *store, id string) int {
