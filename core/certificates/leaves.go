@@ -57,13 +57,15 @@ type postponed struct {
 	asked bool
 }
 
-// blocks says whether somebody would refuse a certificate of a CA. A party without any cannot answer before it has one:
-// it does not wait for itself, nor for others like it.
+// blocks says whether somebody would refuse a certificate of a CA. A node without any that does not answer cannot start
+// before it has one: it does not wait for itself, nor for others like it.
 func (h *postponed) blocks(c *computation, a *Authority, p *Party, by *CA) bool {
 	if !h.asked {
 		h.asked, h.by, h.who = true, by.ID, c.distrusting(a.Role, by)
 	}
-	blocked := slices.ContainsFunc(h.who, func(b blocker) bool { return p.Leaf != nil || b.party.Leaf != nil })
+	blocked := slices.ContainsFunc(h.who, func(b blocker) bool {
+		return p.Leaf != nil || b.party.Leaf != nil || b.party.Kind != Node || c.unseen(b.party) == ""
+	})
 	if blocked {
 		h.names = append(h.names, p.Name)
 	}
@@ -138,6 +140,9 @@ func (c *computation) relied(a *Authority, p *Party, by *CA) bool {
 	}
 	others := false
 	for _, o := range c.in.Parties {
+		if o.Leaf == nil && o.Presents == a.Role && len(o.Seen.Presents) > 0 {
+			others = true // its Secret is gone, but it runs
+		}
 		if o.Presents != a.Role || o.Leaf == nil || c.ended(o.Leaf.NotAfter) {
 			continue
 		}

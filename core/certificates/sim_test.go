@@ -298,7 +298,8 @@ func (w *world) event(what byte, arg int) string {
 		a.down = a.Kind == certificates.Node && !a.down
 		return "down or up"
 	case 8:
-		a.invisible = a.Kind == certificates.Node && !a.invisible
+		// One that runs, cannot be seen and lost its Secret looks like one that cannot start for want of it.
+		a.invisible = a.Kind == certificates.Node && !a.invisible && a.Leaf != nil
 		return "invisible or visible"
 	default:
 		return w.rarely(what%18, arg, a, s)
@@ -339,7 +340,7 @@ func (w *world) rarely(what byte, arg int, a *actor, s *store) string {
 			w.join(w.nodeName(), certificates.Node)
 		case arg%4 == 1 && a.Kind == certificates.Node && a.Name != "node 0":
 			a.removed = true
-		case arg%4 == 2:
+		case arg%4 == 2 && !a.invisible:
 			a.forgetSecret()
 		}
 	}
