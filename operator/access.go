@@ -37,7 +37,8 @@ func KubernetesAccess(namespace string) Access {
 			rule("", verbs("create"), "secrets"),
 			named(rule("", verbs("get", "list", "watch", "update"), "secrets"), WebhookSecret),
 		}, events...),
-		Cluster: kubesub.ClusterRules(),
+		// Labels of namespaces decide whose topics and users a cluster takes (spec.allowedNamespaces).
+		Cluster: append(kubesub.ClusterRules(), rule("", verbs("get", "list", "watch"), "namespaces")),
 		Admission: []rbacv1.PolicyRule{
 			named(rule("admissionregistration.k8s.io", verbs("get", "list", "watch", "patch"), "validatingwebhookconfigurations"), WebhookConfiguration(namespace)),
 		},
@@ -52,7 +53,8 @@ func ownKinds() []rbacv1.PolicyRule {
 		rule(group, verbs("get", "list", "watch", "create", "update", "patch", "delete"), "kafkanodes"),
 		rule(group, verbs("get", "list", "watch", "create", "patch", "delete"), "clusterrevisions"),
 		rule(group, verbs("get", "list", "watch", "create", "patch", "delete"), "operations"),
-		rule(group, verbs("patch"), "kafkaclusters/status", "kafkanodes/status", "operations/status"),
+		rule(group, verbs("get", "list", "watch", "patch"), "kafkatopics", "kafkausers"),
+		rule(group, verbs("patch"), "kafkaclusters/status", "kafkanodes/status", "operations/status", "kafkatopics/status", "kafkausers/status"),
 		rule("", verbs("create", "update", "delete"), "secrets"),
 	}
 }

@@ -120,6 +120,10 @@ type ClusterQuota struct {
 // EveryOne stands for all that have no entry of their own; it is written {}.
 type EveryOne struct{}
 
+// ConditionEntities of a KafkaCluster says whether Kafka has the quotas of spec.quotas, and nothing
+// that spec.prune removes. It is there while one of the two is asked for.
+const ConditionEntities = "Entities"
+
 const (
 	// HoldAnnotation is what a topic or a user holds in Kafka: the uid of its object, so that a
 	// copy of an object holds nothing, and what it ever set there. Castellan writes it before

@@ -88,6 +88,29 @@ type KafkaClusterSpec struct {
 	// Authorization of client requests.
 	// +optional
 	Authorization *Authorization `json:"authorization,omitempty"`
+	// AllowedNamespaces says from which namespaces topics and users may be bound to this
+	// cluster; default is its own.
+	// +optional
+	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+	// Prune removes topics, ACLs, credentials and quotas of users that no KafkaTopic and no
+	// KafkaUser names; otherwise they are left alone and counted (status.unmanaged). Nothing of
+	// a kind is removed while there is no object of it at all.
+	// +optional
+	Prune bool `json:"prune,omitempty"`
+	// PruneKeep is left alone by prune: names of topics and principals (without User:), or with
+	// a * at the end all that begin so.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=500
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=512
+	PruneKeep []string `json:"pruneKeep,omitempty"`
+	// Quotas of client ids and addresses, and those by default. Where any stands here these are
+	// all that there are; otherwise those in Kafka are left alone.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=200
+	Quotas []ClusterQuota `json:"quotas,omitempty"`
 	// Rollout says how changes reach the nodes.
 	// +optional
 	Rollout Rollout `json:"rollout,omitempty"`
@@ -659,6 +682,9 @@ type KafkaClusterStatus struct {
 	// Doing is one short phrase: what is going on.
 	// +optional
 	Doing string `json:"doing,omitempty"`
+	// Unmanaged counts what Kafka has and no KafkaTopic or KafkaUser names.
+	// +optional
+	Unmanaged *EntityCounts `json:"unmanaged,omitempty"`
 }
 
 // NodeCounts counts the nodes of a cluster.

@@ -890,6 +890,19 @@ func (in *KafkaClusterSpec) DeepCopyInto(out *KafkaClusterSpec) {
 		*out = new(Authorization)
 		(*in).DeepCopyInto(*out)
 	}
+	in.AllowedNamespaces.DeepCopyInto(&out.AllowedNamespaces)
+	if in.PruneKeep != nil {
+		in, out := &in.PruneKeep, &out.PruneKeep
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.Quotas != nil {
+		in, out := &in.Quotas, &out.Quotas
+		*out = make([]ClusterQuota, len(*in))
+		for i := range *in {
+			(*in)[i].DeepCopyInto(&(*out)[i])
+		}
+	}
 	in.Rollout.DeepCopyInto(&out.Rollout)
 	in.Balance.DeepCopyInto(&out.Balance)
 }
@@ -926,6 +939,11 @@ func (in *KafkaClusterStatus) DeepCopyInto(out *KafkaClusterStatus) {
 		for i := range *in {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
+	}
+	if in.Unmanaged != nil {
+		in, out := &in.Unmanaged, &out.Unmanaged
+		*out = new(EntityCounts)
+		**out = **in
 	}
 }
 

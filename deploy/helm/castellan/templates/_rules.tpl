@@ -46,9 +46,21 @@
 - apiGroups:
   - castellan.dev
   resources:
+  - kafkatopics
+  - kafkausers
+  verbs:
+  - get
+  - list
+  - watch
+  - patch
+- apiGroups:
+  - castellan.dev
+  resources:
   - kafkaclusters/status
   - kafkanodes/status
   - operations/status
+  - kafkatopics/status
+  - kafkausers/status
   verbs:
   - patch
 - apiGroups:
@@ -165,6 +177,14 @@
   verbs:
   - get
   - list
+- apiGroups:
+  - ""
+  resources:
+  - namespaces
+  verbs:
+  - get
+  - list
+  - watch
 - apiGroups:
   - admissionregistration.k8s.io
   resourceNames:
