@@ -52,6 +52,8 @@ func (w validator) serve(ctx context.Context, listener net.Listener, config *tls
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validate)})
 	mux.Handle(operationWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validateOperation)})
+	mux.Handle(topicWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(validateTopic)})
+	mux.Handle(userWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(validateUser)})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 		TLSConfig: config,
@@ -89,6 +91,8 @@ func webhooks(at func(path string) admissionregistrationv1.WebhookClientConfig, 
 	return []admissionregistrationv1.ValidatingWebhook{
 		webhook("kafkacluster.castellan.dev", at(webhookPath), namespaces, "kafkaclusters", create, update),
 		webhook("operation.castellan.dev", at(operationWebhookPath), namespaces, "operations", create),
+		webhook("kafkatopic.castellan.dev", at(topicWebhookPath), namespaces, "kafkatopics", create, update),
+		webhook("kafkauser.castellan.dev", at(userWebhookPath), namespaces, "kafkausers", create, update),
 	}
 }
 

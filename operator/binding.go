@@ -87,16 +87,17 @@ func (b *bindings) release(ctx context.Context, namespace string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, kind := range []string{"KafkaClusterList", "KafkaNodeList", "OperationList"} {
+	for _, kind := range []string{"KafkaClusterList", "KafkaNodeList", "OperationList", "KafkaTopicList", "KafkaUserList"} {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(api.GroupVersion.WithKind(kind))
 		if err := b.live.List(ctx, list, client.InNamespace(namespace)); err != nil {
 			return fmt.Errorf("look whether namespace %s still has clusters: %w", namespace, err)
 		}
-		// An Operation that names no cluster is only a user's.
-		if kind == "OperationList" {
+		// An Operation that names no cluster is only a user's, and so is what holds nothing in Kafka.
+		ours := map[string]string{"OperationList": plan.OperationFinalizer, "KafkaTopicList": api.HoldFinalizer, "KafkaUserList": api.HoldFinalizer}
+		if finalizer, ok := ours[kind]; ok {
 			list.Items = slices.DeleteFunc(list.Items, func(o metav1.PartialObjectMetadata) bool {
-				return !slices.Contains(o.Finalizers, plan.OperationFinalizer)
+				return !slices.Contains(o.Finalizers, finalizer)
 			})
 		}
 		if len(list.Items) > 0 {

@@ -153,6 +153,7 @@ func (r *clusterReconciler) report(ctx context.Context, kc *api.KafkaCluster, st
 	}
 	kc.Status = status
 	kc.Status.Conditions = conditions
+	kc.Status.Unmanaged = before.Status.Unmanaged // it is written with topics and users
 	if equality.Semantic.DeepEqual(before.Status, kc.Status) {
 		return nil
 	}

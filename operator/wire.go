@@ -55,6 +55,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 		(&clusterReconciler{client: cached, engine: w.engine, ops: w.operations, clients: clients, events: recorder, rights: rights, held: held, on: nodes.on, log: c.Log}).setup(mgr),
 		nodes.setup(mgr),
 	)
+	errs = append(errs, addEntities(mgr, c, w, recorder, held))
 	return errors.Join(append(errs, addProbes(mgr), addAdmission(ctx, mgr, c, rights, w.revisions, known))...)
 }
 
@@ -64,6 +65,8 @@ type wired struct {
 	revisions  revisionsPort
 	operations operationsPort
 	catalog    catalogPort
+	nodes      nodesPort
+	kafka      kafkaPort
 }
 
 func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Clients) wired {
@@ -72,10 +75,12 @@ func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Cli
 		revisions:  revisionsPort{client: c, live: live},
 		operations: operationsPort{client: c, live: live},
 		catalog:    catalogPort{client: c, hosts: on.hosts},
+		nodes:      nodesPort{client: c, live: live, on: on, seen: newSeenNodes()},
+		kafka:      kafkaPort{clients: clients, pki: store},
 	}
 	w.engine = &engine.Engine{
-		Kafka:     kafkaPort{clients: clients, pki: store},
-		Nodes:     nodesPort{client: c, live: live, on: on, seen: newSeenNodes()},
+		Kafka:     w.kafka,
+		Nodes:     w.nodes,
 		Catalog:   w.catalog,
 		Revisions: w.revisions, Operations: w.operations, Certificates: certificatesPort{pki: store, pods: on.pods},
 		Shared: sharedPort{on.pods}, Reread: reread(live),

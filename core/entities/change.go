@@ -302,3 +302,6 @@ func few(all []string, between string) string {
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(all[:most], between), len(all)-most)
 }
+
+// Phrase says an action in words, such as "create topic orders".
+func Phrase(a Action) string { return a.phrase() }
