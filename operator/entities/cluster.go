@@ -43,7 +43,7 @@ func (s *setup) allows(namespace string) bool {
 func (k *keeper) lookAtCluster(ctx context.Context) {
 	kc := &api.KafkaCluster{}
 	err := k.r.Client.Get(ctx, k.key, kc)
-	if apierrors.IsNotFound(err) {
+	if k.absent = apierrors.IsNotFound(err); k.absent {
 		k.forget()
 		return
 	}

@@ -54,7 +54,8 @@ type keeper struct {
 	wake    chan struct{}
 
 	// What follows is the loop's alone.
-	cluster *api.KafkaCluster // nil when there is none
+	cluster *api.KafkaCluster // nil when there is none, or nothing is known of it yet
+	absent  bool              // there is none
 	setup   setup
 	world   *core.World
 	objects map[core.Ref]client.Object
@@ -141,7 +142,7 @@ func (k *keeper) trusts(secret string) bool {
 func (k *keeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		next := k.turn(ctx)
-		if k.cluster == nil && len(k.objects) == 0 && k.r.dismiss(k) {
+		if k.absent && len(k.objects) == 0 && k.r.dismiss(k) {
 			return
 		}
 		timer := time.NewTimer(next.Sub(k.r.Now()))
@@ -162,10 +163,13 @@ func (k *keeper) run(ctx context.Context) {
 // turn does what is due and says when more will be.
 func (k *keeper) turn(ctx context.Context) time.Time {
 	k.intake(ctx)
-	if k.cluster == nil {
-		return k.alone(ctx)
-	}
 	now := k.r.Now()
+	switch {
+	case k.absent:
+		return k.alone(ctx)
+	case k.cluster == nil:
+		return now.Add(soon) // the log says why
+	}
 	k.due(now)
 	k.readIfDue(ctx, now)
 	if !k.againAt.IsZero() && !now.Before(k.againAt) && !now.Before(k.allAt.Add(soon)) {
