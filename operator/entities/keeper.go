@@ -61,8 +61,8 @@ type keeper struct {
 	objects map[core.Ref]client.Object
 	claims  map[core.Ref]key
 	told    map[core.Ref]core.Verdict
-	acted   map[core.Ref]bool   // changed in Kafka since its status was written
-	faults  map[core.Ref]string // why there is no Secret for a user
+	acted   map[core.Ref]bool           // changed in Kafka since its status was written
+	faults  map[core.Ref]string         // why there is no Secret for a user
 	fresh   map[core.Ref]*corev1.Secret // just written, of which the watch has not told
 	renew   map[core.Ref]time.Time
 	before  queue // changes of what was known

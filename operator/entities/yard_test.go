@@ -49,7 +49,8 @@ type yard struct {
 	// unreachable is why there is no way to Kafka.
 	unreachable error
 
-	stop func()
+	stop  func()
+	woken chan struct{}
 
 	mu     sync.Mutex
 	writes []string // requests of the loop that write
