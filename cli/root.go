@@ -114,7 +114,7 @@ Help: castellan COMMAND --help, castellan help exit-codes.`,
 		command.GroupID = groupOperations
 		root.AddCommand(command)
 	}
-	for _, command := range []*cobra.Command{topicsCommand(o), produceCommand(o), consumeCommand(o), logsCommand(o), nodeCommand(o)} {
+	for _, command := range []*cobra.Command{topicsCommand(o), importCommand(o), produceCommand(o), consumeCommand(o), logsCommand(o), nodeCommand(o)} {
 		command.GroupID = groupKafka
 		root.AddCommand(command)
 	}

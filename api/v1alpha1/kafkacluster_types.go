@@ -91,7 +91,7 @@ type KafkaClusterSpec struct {
 	// AllowedNamespaces says from which namespaces topics and users may be bound to this
 	// cluster; default is its own.
 	// +optional
-	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitzero"`
 	// Prune removes topics, ACLs, credentials and quotas of users that no KafkaTopic and no
 	// KafkaUser names; otherwise they are left alone and counted (status.unmanaged). Nothing of
 	// a kind is removed while there is no object of it at all.
