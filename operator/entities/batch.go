@@ -198,7 +198,7 @@ func (k *keeper) holds(ctx context.Context, verdicts []core.Verdict) map[core.Re
 	})
 	for i, v := range write {
 		if errs[i] == nil {
-			k.answered(v.Ref, answers[v.Ref])
+			k.answered(ctx, v.Ref, answers[v.Ref])
 			continue
 		}
 		failed[v.Ref] = true
@@ -211,16 +211,16 @@ func (k *keeper) holds(ctx context.Context, verdicts []core.Verdict) map[core.Re
 }
 
 // answered takes the answer to our own write.
-func (k *keeper) answered(ref core.Ref, o client.Object) {
+func (k *keeper) answered(ctx context.Context, ref core.Ref, o client.Object) {
 	o.SetManagedFields(nil)
 	k.objects[ref] = o
 	if k.world != nil {
-		k.claim(ref, o)
+		k.claim(ctx, ref, o)
 	}
 }
 
 // patchHold writes annotation and finalizer in one request; an empty hold takes both away.
-func (k *keeper) patchHold(ctx context.Context, o client.Object, hold string) (client.Object, error) {
+func (k *keeper) patchHold(ctx context.Context, o client.Object, hold string) (client.Object, error) { //nolint:ireturn // either kind
 	finalizers := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == api.HoldFinalizer })
 	var annotation any
 	if hold != "" {
@@ -241,7 +241,7 @@ func (k *keeper) patchHold(ctx context.Context, o client.Object, hold string) (c
 }
 
 // shellOf is an object of the same kind and name, to be filled by an answer.
-func shellOf(o client.Object) client.Object {
+func shellOf(o client.Object) client.Object { //nolint:ireturn // either kind
 	at := metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName()}
 	if _, ok := o.(*api.KafkaTopic); ok {
 		return &api.KafkaTopic{ObjectMeta: at}

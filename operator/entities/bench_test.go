@@ -251,7 +251,7 @@ func (s bench) watch(y *yard) *readiness {
 	return r
 }
 
-func readyOf(o any) (client.Object, []metav1.Condition) {
+func readyOf(o any) (client.Object, []metav1.Condition) { //nolint:ireturn // either kind
 	switch o := o.(type) {
 	case *api.KafkaTopic:
 		return o, o.Status.Conditions

@@ -8,14 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	corev1 "k8s.io/api/core/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	core "castellan.dev/castellan/core/entities"
@@ -67,7 +66,7 @@ func (k *keeper) lookAtCluster(ctx context.Context) {
 	k.mu.Unlock()
 	if k.world == nil {
 		k.setup, k.world = now, core.New(now.policy)
-		k.claimAll()
+		k.claimAll(ctx)
 		return
 	}
 	was := k.setup
@@ -77,14 +76,14 @@ func (k *keeper) lookAtCluster(ctx context.Context) {
 		k.againAt = k.r.Now()
 	}
 	if was.every != now.every || !maps.Equal(was.chosen, now.chosen) || !maps.EqualFunc(was.access, now.access, access.same) {
-		k.claimAll()
+		k.claimAll(ctx)
 	}
 }
 
 // claimAll puts every object, and looks at each.
-func (k *keeper) claimAll() {
+func (k *keeper) claimAll(ctx context.Context) {
 	for _, ref := range slices.SortedFunc(maps.Keys(k.objects), byAge(k.objects)) {
-		k.claim(ref, k.objects[ref])
+		k.claim(ctx, ref, k.objects[ref])
 		k.after.add(k.claims[ref])
 	}
 }

@@ -3,6 +3,7 @@ package entities
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,9 +101,7 @@ func fill(secret *corev1.Secret, u *api.KafkaUser, data map[string][]byte, notes
 		secret.Annotations = map[string]string{}
 	}
 	delete(secret.Annotations, passwordAnnotation)
-	for k, v := range notes {
-		secret.Annotations[k] = v
-	}
+	maps.Copy(secret.Annotations, notes)
 	controller := true
 	// It does not block the deletion of the user, so that it needs no right on that one's finalizers.
 	secret.OwnerReferences = []metav1.OwnerReference{{

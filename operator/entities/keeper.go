@@ -241,11 +241,11 @@ func (k *keeper) intake(ctx context.Context) {
 		k.lookAtCluster(ctx)
 	}
 	for _, ref := range slices.SortedFunc(maps.Keys(marked), byAge(marked)) {
-		k.put(ref, marked[ref])
+		k.put(ctx, ref, marked[ref])
 	}
 	for ref := range touched {
 		if o := k.objects[ref]; o != nil && k.world != nil {
-			k.claim(ref, o)
+			k.claim(ctx, ref, o)
 			k.after.add(k.claims[ref])
 		}
 	}
@@ -271,7 +271,7 @@ func byAge(of map[core.Ref]client.Object) func(a, b core.Ref) int {
 }
 
 // put takes an object as it is now; nil is gone.
-func (k *keeper) put(ref core.Ref, o client.Object) {
+func (k *keeper) put(ctx context.Context, ref core.Ref, o client.Object) {
 	old := k.objects[ref]
 	if o == nil {
 		k.drop(ref)
@@ -285,7 +285,7 @@ func (k *keeper) put(ref core.Ref, o client.Object) {
 		return
 	}
 	was := k.claims[ref]
-	k.claim(ref, o)
+	k.claim(ctx, ref, o)
 	if was != k.claims[ref] {
 		k.before.add(was)
 	}
@@ -333,7 +333,7 @@ func asks(old, o client.Object) bool {
 }
 
 // claim gives an object to the world.
-func (k *keeper) claim(ref core.Ref, o client.Object) {
+func (k *keeper) claim(ctx context.Context, ref core.Ref, o client.Object) {
 	allowed := k.setup.allows(o.GetNamespace())
 	switch o := o.(type) {
 	case *api.KafkaTopic:
@@ -341,7 +341,7 @@ func (k *keeper) claim(ref core.Ref, o client.Object) {
 	case *api.KafkaUser:
 		d := core.DesiredUser{Object: o, Allowed: allowed}
 		if o.Spec.Authentication.Type == api.UserScramSha512 {
-			d.Credential = k.credential(ref, o)
+			d.Credential = k.credential(ctx, ref, o)
 		}
 		k.claims[ref] = key{core.KindUser, k.world.PutUser(d)}
 	}

@@ -60,8 +60,6 @@ type Reconciler struct {
 	names map[core.Ref]types.NamespacedName // the same by user
 	// selects is true once a cluster selects namespaces by label.
 	selects bool
-
-	namespaces toolscache.SharedIndexInformer
 }
 
 // New is a Reconciler that knows nothing yet.
@@ -148,8 +146,11 @@ func (r *Reconciler) watch(ctx context.Context) (synced []toolscache.InformerSyn
 		kind client.Object
 		seen func(client.Object, bool)
 	}{
-		{secrets, kind, r.secret}, {r.Cache, &api.KafkaCluster{}, r.cluster}, {r.Cache, &api.Operation{}, r.operation},
-		{r.Cache, &api.KafkaTopic{}, r.topic}, {r.Cache, &api.KafkaUser{}, r.user},
+		{secrets, kind, r.secret},
+		{r.Cache, &api.KafkaCluster{}, r.cluster},
+		{r.Cache, &api.Operation{}, r.operation},
+		{r.Cache, &api.KafkaTopic{}, r.topic},
+		{r.Cache, &api.KafkaUser{}, r.user},
 	} {
 		if err := add(one.from, one.kind, one.seen); err != nil {
 			return synced, stop, err
@@ -164,7 +165,7 @@ func secretMetadata() *metav1.PartialObjectMetadata {
 	return o
 }
 
-func handler(seen func(o client.Object, gone bool)) toolscache.ResourceEventHandler {
+func handler(seen func(o client.Object, gone bool)) toolscache.ResourceEventHandler { //nolint:ireturn // what informers take
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			if one, ok := o.(client.Object); ok {

@@ -68,7 +68,7 @@ func (k *keeper) isAbout(op *api.Operation, topic string, factor int) bool {
 func (k *keeper) askForReplicas(ctx context.Context, factor int, topics []string, wishes map[string]string, there []api.Operation) error {
 	sum := sha256.New()
 	for _, topic := range topics {
-		fmt.Fprintf(sum, "%s %s\n", topic, wishes[topic])
+		_, _ = fmt.Fprintf(sum, "%s %s\n", topic, wishes[topic]) // never fails
 	}
 	base := fmt.Sprintf("%.200s-replicas-%d-%s", k.key.Name, factor, hex.EncodeToString(sum.Sum(nil))[:8])
 	name := base

@@ -43,7 +43,7 @@ const (
 	// rotationAnnotation of a user's Secret is the spec.authentication.rotation that it was made for.
 	rotationAnnotation = "castellan.dev/rotation"
 	// passwordAnnotation says which version of which given password it holds.
-	passwordAnnotation = "castellan.dev/password-from"
+	passwordAnnotation = "castellan.dev/password-from" //nolint:gosec // a name
 )
 
 func secretName(u *api.KafkaUser) string {
@@ -61,13 +61,13 @@ func digest(secret *corev1.Secret) string {
 }
 
 // credential is the password that a user's Secret has by now; nothing is written here.
-func (k *keeper) credential(ref core.Ref, u *api.KafkaUser) core.Credential {
+func (k *keeper) credential(ctx context.Context, ref core.Ref, u *api.KafkaUser) core.Credential {
 	if why := k.faults[ref]; why != "" {
 		return core.Credential{Why: why}
 	}
 	secret := &corev1.Secret{}
 	name := types.NamespacedName{Namespace: u.Namespace, Name: secretName(u)}
-	err := k.r.Client.Get(context.Background(), name, secret) // from memory
+	err := k.r.Client.Get(ctx, name, secret) // from memory
 	if fresh := k.fresh[ref]; fresh != nil && (err != nil || older(secret, fresh)) {
 		secret, err = fresh, nil
 	} else {
@@ -124,7 +124,7 @@ func (s *secretWork) password(ctx context.Context, ref core.SecretRef) ([]byte, 
 			return nil, fmt.Errorf("read Secret %s: %w", name, err)
 		}
 	}
-	return nil, fmt.Errorf("Secret %s has another password by now: it is looked at again", name) //nolint:revive,staticcheck // Secret is a kind
+	return nil, fmt.Errorf("Secret %s has another password by now: it is looked at again", name) //nolint:staticcheck // Secret is a kind
 }
 
 // wants says whether an object is to have a Secret: it is in force, or only waits for that.
@@ -190,7 +190,7 @@ func (k *keeper) settleSecret(ctx context.Context, w *secretWork, ref core.Ref, 
 	if made.written != nil {
 		k.fresh[ref] = made.written // the watch may not have told of it yet
 	}
-	k.claim(ref, o)
+	k.claim(ctx, ref, o)
 }
 
 // faultError is what somebody has to correct, in words for a status.

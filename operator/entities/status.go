@@ -76,7 +76,7 @@ func (k *keeper) write(ctx context.Context, all []said) {
 			}
 			k.told[s.Ref] = s.Verdict
 			delete(k.acted, s.Ref)
-			k.answered(s.Ref, answers[s.Ref])
+			k.answered(ctx, s.Ref, answers[s.Ref])
 		case apierrors.IsNotFound(err): // it is gone, says the watch soon
 		default:
 			k.later[k.claims[s.Ref]] = k.r.Now().Add(soon)
@@ -95,7 +95,7 @@ func (k *keeper) write(ctx context.Context, all []said) {
 	}
 }
 
-func (k *keeper) writeOne(ctx context.Context, s said) (client.Object, error) {
+func (k *keeper) writeOne(ctx context.Context, s said) (client.Object, error) { //nolint:ireturn // either kind
 	if s.Release {
 		if !slices.Contains(s.object.GetFinalizers(), api.HoldFinalizer) {
 			return s.object.DeepCopyObject().(client.Object), nil //nolint:forcetypeassert // a copy of one
