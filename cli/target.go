@@ -22,6 +22,7 @@ type target struct {
 	*options
 	cluster  string
 	listener string
+	user     string
 	brokers  []string
 	tls      bool
 	files    kafka.TLSFiles
@@ -34,7 +35,8 @@ func (t *target) addFlags(cmd *cobra.Command) {
 	t.addNamespace(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&t.cluster, "cluster", "", "KafkaCluster to speak to (default the only one of the namespace)")
-	flags.StringVar(&t.listener, "listener", "", "its listener to connect to (default the first)")
+	flags.StringVar(&t.listener, "listener", "", "its listener to connect to (default the first that fits)")
+	flags.StringVar(&t.user, "user", "", "KafkaUser to connect as; its Secret is read")
 	flags.StringSliceVar(&t.brokers, "bootstrap-server", nil, "host:port of any Kafka cluster, without an API server")
 	flags.BoolVar(&t.direct, "direct", false, "connect to pods over the network, not through the API server")
 	flags.BoolVar(&t.tls, "tls", false, "speak TLS to --bootstrap-server")
@@ -81,8 +83,8 @@ func (t *target) clientConfig(ctx context.Context) (kafka.ClientConfig, error) {
 	if len(t.brokers) == 0 {
 		return t.fromCluster(ctx)
 	}
-	if t.cluster != "" || t.listener != "" {
-		return kafka.ClientConfig{}, usagef("--bootstrap-server goes with neither --cluster nor --listener")
+	if t.cluster != "" || t.listener != "" || t.user != "" {
+		return kafka.ClientConfig{}, usagef("--bootstrap-server goes with none of --cluster, --listener and --user")
 	}
 	config := kafka.ClientConfig{Brokers: t.brokers, ID: FieldManager}
 	if t.tls || t.files != (kafka.TLSFiles{}) {
@@ -108,7 +110,11 @@ func (t *target) fromCluster(ctx context.Context) (kafka.ClientConfig, error) {
 	if err != nil {
 		return kafka.ClientConfig{}, err
 	}
-	listener, err := t.choose(cluster)
+	as, err := t.identity(ctx, c, cluster, namespace)
+	if err != nil {
+		return kafka.ClientConfig{}, err
+	}
+	listener, err := t.choose(cluster, as)
 	if err != nil {
 		return kafka.ClientConfig{}, err
 	}
@@ -119,6 +125,7 @@ func (t *target) fromCluster(ctx context.Context) (kafka.ClientConfig, error) {
 			return kafka.ClientConfig{}, err
 		}
 	}
+	as.configure(&config)
 	if !t.direct && inPods(cluster) {
 		if t.Forward == nil {
 			return kafka.ClientConfig{}, errors.New("this build cannot reach pods through the API server: use --direct where the pod network is reached")
@@ -165,23 +172,6 @@ func findCluster(ctx context.Context, c client.Client, namespace, name, choose s
 	}
 	slices.Sort(names)
 	return nil, usagef("namespace %s has several KafkaClusters: %s: %s", namespace, choose, strings.Join(names, ", "))
-}
-
-func (t *target) choose(cluster *api.KafkaCluster) (api.ListenerStatus, error) {
-	var names []string
-	for _, l := range cluster.Status.Listeners {
-		if l.BootstrapServers == "" {
-			continue
-		}
-		if t.listener == "" || t.listener == l.Name {
-			return l, nil
-		}
-		names = append(names, l.Name)
-	}
-	if t.listener != "" {
-		return api.ListenerStatus{}, &NotFoundError{Message: fmt.Sprintf("KafkaCluster %s has no listener %s with an address; it has: %s", cluster.Name, t.listener, strings.Join(names, ", "))}
-	}
-	return api.ListenerStatus{}, fmt.Errorf("KafkaCluster %s has no address for clients yet: `castellan describe kc %[1]s` says what it waits for", cluster.Name)
 }
 
 // trust reads the CA that a cluster's TLS listeners show.

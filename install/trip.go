@@ -39,11 +39,15 @@ func (s *session) roundTrip(ctx context.Context, c *api.KafkaCluster, l api.List
 		}
 		config.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
+	trip, what := trip, "a record went through listener %s at %s and came back"
+	if c.Spec.Authentication(l.Name) != api.AuthenticationNone { // we are none of its users
+		trip, what = kafka.Reach, "listener %s answers at %s"
+	}
 	s.Doing("KafkaCluster %s/%s: a record through listener %s at %s", c.Namespace, c.Name, l.Name, l.BootstrapServers)
 	for {
 		err := trip(ctx, config)
 		if err == nil {
-			s.Done("a record went through listener %s at %s and came back", l.Name, l.BootstrapServers)
+			s.Done(what, l.Name, l.BootstrapServers)
 			return ca, nil
 		}
 		if ctx.Err() != nil || !pause(ctx) {

@@ -6,12 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 // ClientConfig says how a user's client connects.
@@ -22,9 +24,14 @@ type ClientConfig struct {
 	TLS *tls.Config
 	// ID shows in Kafka's logs and quotas; empty means castellan.
 	ID string
+	// Login proves who the client is by SCRAM-SHA-512; nil sends nothing.
+	Login *Login
 	// Dial opens the connections; nil means the network.
 	Dial DialFunc
 }
+
+// Login is a name and its password.
+type Login struct{ User, Password string }
 
 // Client is a user's connection: topics, producing, consuming. Its methods may be used at once by many.
 type Client struct {
@@ -48,6 +55,9 @@ func Dial(ctx context.Context, config ClientConfig) (*Client, error) {
 		kgo.SeedBrokers(config.Brokers...),
 		kgo.DisableClientMetrics(),
 	}, dialing(config.Dial, config.TLS)...)
+	if l := config.Login; l != nil {
+		opts = append(opts, kgo.SASL(scram.Auth{User: l.User, Pass: l.Password}.AsSha512Mechanism()))
+	}
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Kafka at %v: %w", config.Brokers, err)
@@ -59,6 +69,24 @@ func Dial(ctx context.Context, config ClientConfig) (*Client, error) {
 		return nil, fmt.Errorf("connect to Kafka at %v: %w; check the address and whether that listener wants TLS", config.Brokers, err)
 	}
 	return &Client{opts: opts, admin: kadm.NewClient(client)}, nil
+}
+
+// Reach makes sure that somebody listens at one of the brokers, and with TLS that its certificate is trusted. Nobody is
+// logged in.
+func Reach(ctx context.Context, config ClientConfig) error {
+	dial := config.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	var failed error
+	for _, broker := range config.Brokers {
+		conn, err := dial.secured(config.TLS)(ctx, "tcp", broker)
+		if err == nil {
+			return conn.Close()
+		}
+		failed = errors.Join(failed, err)
+	}
+	return fmt.Errorf("reach Kafka at %v: %w", config.Brokers, failed)
 }
 
 // Close ends the connections.

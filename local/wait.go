@@ -172,6 +172,12 @@ func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 		if err != nil {
 			return err.Error()
 		}
+		if c.Spec.Authentication(l.Name) != api.AuthenticationNone { // we are none of its users
+			if err := kafka.Reach(ctx, config); err != nil {
+				return fmt.Sprintf("listener %s does not answer yet: %v", l.Name, err)
+			}
+			continue
+		}
 		kc, err := kafka.Dial(ctx, config)
 		if err != nil {
 			return fmt.Sprintf("Kafka does not answer yet: %v", err)

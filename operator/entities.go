@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -19,8 +20,15 @@ import (
 
 // addEntities keeps the topics and users of every cluster.
 func addEntities(mgr ctrl.Manager, c Config, w wired, recorder events.EventRecorder, held *bindings) error {
+	// The limit that the operator's other requests share would hold back thousands of objects that come at once.
+	unpaced := rest.CopyConfig(mgr.GetConfig())
+	unpaced.QPS = -1
+	writer, err := client.New(unpaced, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	if err != nil {
+		return fmt.Errorf("reach the API server: %w", err)
+	}
 	config := entities.Config{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cache: mgr.GetCache(),
+		Client: mgr.GetClient(), Writer: writer, Live: mgr.GetAPIReader(), Cache: mgr.GetCache(),
 		Reach: w.reach, Certificates: w.kafka.pki, Events: recorder, Log: c.Log, Now: c.Now,
 		Hold: held.hold, Release: held.release,
 	}

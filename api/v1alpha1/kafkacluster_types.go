@@ -714,6 +714,16 @@ type QuorumStatus struct {
 	Observers []int32 `json:"observers,omitempty"`
 }
 
+// Authentication of the listener of that name: how its clients prove who they are.
+func (s *KafkaClusterSpec) Authentication(listener string) AuthenticationType {
+	for _, l := range s.Listeners {
+		if l.Name == listener && l.Authentication.Type != "" {
+			return l.Authentication.Type
+		}
+	}
+	return AuthenticationNone
+}
+
 // ListenerStatus says how clients reach a listener.
 type ListenerStatus struct {
 	Name             string `json:"name"`

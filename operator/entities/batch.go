@@ -234,7 +234,7 @@ func (k *keeper) patchHold(ctx context.Context, o client.Object, hold string) (c
 		return nil, fmt.Errorf("write the hold of %s: %w", o.GetName(), err)
 	}
 	answer := shellOf(o)
-	if err := k.r.Client.Patch(ctx, answer, client.RawPatch(types.MergePatchType, body), fieldOwner); err != nil {
+	if err := k.r.Writer.Patch(ctx, answer, client.RawPatch(types.MergePatchType, body), fieldOwner); err != nil {
 		return nil, err
 	}
 	return answer, nil

@@ -29,7 +29,7 @@ type madeSecret struct {
 func (k *keeper) ensure(ctx context.Context, w *secretWork, u *api.KafkaUser) (madeSecret, error) {
 	name := types.NamespacedName{Namespace: u.Namespace, Name: secretName(u)}
 	have := &corev1.Secret{}
-	err := k.r.Client.Get(ctx, name, have)
+	err := k.r.Cache.Get(ctx, name, have)
 	if apierrors.IsNotFound(err) {
 		have, err = nil, nil
 	}
@@ -72,9 +72,9 @@ func (k *keeper) ensureFrom(ctx context.Context, w *secretWork, u *api.KafkaUser
 	if have == nil || want != have {
 		fill(want, u, data, notes)
 		if have == nil {
-			err = k.r.Client.Create(ctx, want, fieldOwner)
+			err = k.r.Writer.Create(ctx, want, fieldOwner)
 		} else {
-			err = k.r.Client.Update(ctx, want, fieldOwner)
+			err = k.r.Writer.Update(ctx, want, fieldOwner)
 		}
 		if err != nil {
 			return made, err

@@ -25,10 +25,12 @@ const fieldOwner = client.FieldOwner("castellan-operator")
 
 // Config is what the package needs of the operator that it is part of.
 type Config struct {
-	// Client reads from Cache and writes, Live reads past it.
-	Client client.Client
+	// Client reads from Cache and finds more than that has, Live reads past it.
+	Client client.Reader
 	Live   client.Reader
 	Cache  cache.Cache
+	// Writer writes. It needs no limit of its own: a loop has a bounded number of requests under way.
+	Writer client.Client
 	// Foreign has the metadata of every Secret, where Cache has only Castellan's own; else nil.
 	Foreign cache.Cache
 	// Reach is the way to a cluster, or why there is none now.

@@ -85,7 +85,7 @@ func (k *keeper) askForReplicas(ctx context.Context, factor int, topics []string
 			Rebalance: &api.Rebalance{Mode: api.RebalanceReplicationFactor, Topics: topics, ReplicationFactor: &to},
 		},
 	}
-	if err := k.r.Client.Create(ctx, op, fieldOwner); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := k.r.Writer.Create(ctx, op, fieldOwner); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create Operation %s: %w", name, err)
 	}
 	return nil

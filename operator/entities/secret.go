@@ -67,7 +67,7 @@ func (k *keeper) credential(ctx context.Context, ref core.Ref, u *api.KafkaUser)
 	}
 	secret := &corev1.Secret{}
 	name := types.NamespacedName{Namespace: u.Namespace, Name: secretName(u)}
-	err := k.r.Client.Get(ctx, name, secret) // from memory
+	err := k.r.Cache.Get(ctx, name, secret)
 	if fresh := k.fresh[ref]; fresh != nil && (err != nil || older(secret, fresh)) {
 		secret, err = fresh, nil
 	} else {

@@ -124,7 +124,7 @@ func (k *keeper) patchStatus(ctx context.Context, shell, of client.Object, statu
 	if err != nil {
 		return fmt.Errorf("write the status of %s: %w", shell.GetName(), err)
 	}
-	return k.r.Client.Status().Patch(ctx, shell, client.RawPatch(types.MergePatchType, body), fieldOwner)
+	return k.r.Writer.Status().Patch(ctx, shell, client.RawPatch(types.MergePatchType, body), fieldOwner)
 }
 
 // explicit is a status with null for what it does not have, so that a patch of it needs no base.

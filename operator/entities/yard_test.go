@@ -142,7 +142,7 @@ func (y *yard) start() {
 		y.t.Fatal(err)
 	}
 	r := entities.New(entities.Config{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cache: mgr.GetCache(), ReadEvery: y.every,
+		Client: mgr.GetClient(), Writer: mgr.GetClient(), Live: mgr.GetAPIReader(), Cache: mgr.GetCache(), ReadEvery: y.every,
 		Reach: func(context.Context, *api.KafkaCluster) (*kafka.Cluster, error) {
 			y.mu.Lock()
 			defer y.mu.Unlock()

@@ -296,16 +296,22 @@ func residentMiB(b *testing.B, pids ...int) float64 {
 	b.Helper()
 	sum := 0.0
 	for _, pid := range pids {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(string(status), "VmRSS:")
-		kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		sum += kib / 1024
+		sum += memoryMiB(b, pid, "VmRSS:")
 	}
 	return sum
+}
+
+// memoryMiB is one line of /proc/<pid>/status.
+func memoryMiB(b *testing.B, pid int, line string) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), line)
+	kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kib / 1024
 }
