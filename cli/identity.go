@@ -16,7 +16,7 @@ import (
 // Keys of the Secret of a KafkaUser.
 const (
 	userName        = "username"
-	userPassword    = "password" //nolint:gosec // a key's name
+	userPassword    = "password"
 	userCertificate = "user.crt"
 	userKey         = "user.key"
 )

@@ -90,9 +90,9 @@ func webhooks(at func(path string) admissionregistrationv1.WebhookClientConfig, 
 	const create, update = admissionregistrationv1.Create, admissionregistrationv1.Update
 	return []admissionregistrationv1.ValidatingWebhook{
 		webhook("kafkacluster.castellan.dev", at(webhookPath), namespaces, "kafkaclusters", create, update),
-		webhook("operation.castellan.dev", at(operationWebhookPath), namespaces, "operations", create),
 		webhook("kafkatopic.castellan.dev", at(topicWebhookPath), namespaces, "kafkatopics", create, update),
 		webhook("kafkauser.castellan.dev", at(userWebhookPath), namespaces, "kafkausers", create, update),
+		webhook("operation.castellan.dev", at(operationWebhookPath), namespaces, "operations", create),
 	}
 }
 

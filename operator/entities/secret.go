@@ -222,7 +222,7 @@ func (k *keeper) given(ctx context.Context, u *api.KafkaUser, from *passwordRef,
 			return have.Data[keyPassword], version, nil
 		}
 	}
-	reader := client.Reader(k.r.Client)
+	reader := k.r.Client
 	if k.r.Foreign != nil {
 		reader = k.r.Live
 	}

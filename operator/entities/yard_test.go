@@ -49,8 +49,7 @@ type yard struct {
 	// unreachable is why there is no way to Kafka.
 	unreachable error
 
-	stop  func()
-	woken chan struct{}
+	stop func()
 
 	mu     sync.Mutex
 	writes []string // requests of the loop that write

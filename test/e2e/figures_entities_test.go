@@ -386,4 +386,7 @@ func unlimited(config *rest.Config) *rest.Config {
 }
 
 // peakMiB is the most memory that a process has had (proc(5), VmHWM).
-func peakMiB(b *testing.B, pid int) float64 { return memoryMiB(b, pid, "VmHWM:") }
+func peakMiB(b *testing.B, pid int) float64 {
+	b.Helper()
+	return memoryMiB(b, pid, "VmHWM:")
+}
