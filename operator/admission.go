@@ -108,6 +108,10 @@ func webhook(name string, at admissionregistrationv1.WebhookClientConfig, namesp
 				Resources: []string{resource}, Scope: &scope,
 			},
 		}},
+		// What is no other spec is a finalizer or an annotation, ours for the most part: thousands of topics would each ask twice.
+		MatchConditions: []admissionregistrationv1.MatchCondition{{
+			Name: "another-spec", Expression: "oldObject == null || object.metadata.generation != oldObject.metadata.generation",
+		}},
 		FailurePolicy: &ignore, SideEffects: &none, TimeoutSeconds: &seconds,
 		AdmissionReviewVersions: []string{"v1"},
 	}

@@ -165,7 +165,7 @@ func topicImported(t *testing.T, s *stand.Stand) {
 		t.Fatal(err)
 	}
 	var imported []string
-	for _, one := range strings.Split(yaml, "---\n") {
+	for one := range strings.SplitSeq(yaml, "---\n") {
 		if strings.Contains(one, "name: older\n") {
 			imported = append(imported, one)
 		}
