@@ -54,6 +54,8 @@ type Result struct {
 	Plan   plan.Plan
 	// Done are the steps of the plan that were done, in order.
 	Done []plan.Step
+	// Certificates is what was done to them, in order.
+	Certificates []CertificateStep
 	// Changed are Operations whose phase has changed.
 	Changed []OperationChange
 	// Again is how long to wait at most before the next pass; zero is the ordinary resync.
@@ -66,10 +68,13 @@ type Result struct {
 // means that the pass could not be made at all. It looks at cached facts first: only where
 // something is to be done it reads again from the API server and decides anew.
 func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error) {
+	var earlier []CertificateStep // what was done before it was looked again
 	if kc.DeletionTimestamp == nil {
-		if result, done, err := e.look(ctx, kc, Cached); done || err != nil {
+		result, done, err := e.look(ctx, kc, Cached)
+		if done || err != nil {
 			return result, err
 		}
+		earlier = result.Certificates
 	}
 	if e.Reread != nil {
 		// A pass on an outdated spec could restart a node for a change that was taken back.
@@ -87,9 +92,12 @@ func (e *Engine) Pass(ctx context.Context, kc *api.KafkaCluster) (Result, error)
 		return e.remove(ctx, kc)
 	}
 	for range 2 {
-		if result, done, err := e.look(ctx, kc, Fresh); done || err != nil {
+		result, done, err := e.look(ctx, kc, Fresh)
+		result.Certificates = append(earlier, result.Certificates...)
+		if done || err != nil {
 			return result, err
 		}
+		earlier = result.Certificates
 	}
 	return Result{}, errors.New("somebody else opens the PodDisruptionBudget of the cluster again and again: see whether two operators serve it")
 }
@@ -117,9 +125,11 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 	}
 	issued, err := e.Certificates.Ensure(ctx, kc, model, f.nodes)
 	if err != nil {
-		return Result{}, false, fmt.Errorf("issue the certificates of cluster %s: %w", kc.Name, err)
+		return Result{Certificates: issued.Done}, false, fmt.Errorf("issue the certificates of cluster %s: %w", kc.Name, err)
 	}
+	defer func() { result.take(issued) }()
 	model, in.OwnTrust = withheld(model, issued.Faults), issued.OwnTrust
+	in.Certificates = issued.State
 	in.Problems = append(in.Problems, told(issued.Faults)...)
 	world := e.observe(ctx, kc, &f, rev, model, issued)
 	in.Resolved, in.Want, in.Have = true, model, world
@@ -149,6 +159,14 @@ func (e *Engine) look(ctx context.Context, kc *api.KafkaCluster, how Freshness) 
 		err = e.prune(ctx, &f)
 	}
 	return e.conclude(ctx, kc, &f, in, steps, err), true, nil
+}
+
+// take adds what became of the certificates.
+func (r *Result) take(issued Issued) {
+	r.Certificates = append(r.Certificates, issued.Done...)
+	if issued.Again > 0 && (r.Again == 0 || issued.Again < r.Again) {
+		r.Again = issued.Again
+	}
 }
 
 // atRest says whether caches show that nothing is to be done.

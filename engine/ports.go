@@ -6,6 +6,9 @@ package engine
 
 import (
 	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
@@ -110,6 +113,18 @@ type Issued struct {
 	Faults []SecretFault
 	// OwnTrust are listeners whose own certificate came with a CA for clients.
 	OwnTrust map[string]bool
+	// State is the condition Certificates; nil is none.
+	State *metav1.Condition
+	// Done is what was done, for people, in order.
+	Done []CertificateStep
+	// Again is how soon to look again; zero is the ordinary resync.
+	Again time.Duration
+}
+
+// CertificateStep is one change of a cluster's certificates.
+type CertificateStep struct {
+	// Action is a word, such as SignWith; Reason says what and why.
+	Action, Reason string
 }
 
 // SecretFault is why a file of listeners cannot be made.

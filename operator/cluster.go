@@ -80,6 +80,7 @@ func (r *clusterReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		}
 	}
 	result, err := r.engine.Pass(ctx, kc)
+	r.tellCertificates(ctx, kc, result.Certificates)
 	if err != nil {
 		return r.failed(ctx, kc, err)
 	}
@@ -134,6 +135,14 @@ func (r *clusterReconciler) tell(ctx context.Context, kc *api.KafkaCluster, step
 			note = fmt.Sprintf("node %d: %s", s.Node, s.Reason)
 		}
 		r.events.Eventf(kc, nil, corev1.EventTypeNormal, string(s.Kind), string(s.Kind), "%s", truncate(note, 1000))
+	}
+}
+
+// tellCertificates records what was done to the certificates.
+func (r *clusterReconciler) tellCertificates(ctx context.Context, kc *api.KafkaCluster, steps []engine.CertificateStep) {
+	for _, s := range steps {
+		r.log.InfoContext(ctx, "certificates", slog.String("cluster", kc.Namespace+"/"+kc.Name), slog.String("kind", s.Action), slog.String("reason", s.Reason))
+		r.events.Eventf(kc, nil, corev1.EventTypeNormal, s.Action, s.Action, "%s", truncate(s.Reason, 1000))
 	}
 }
 
@@ -194,7 +203,7 @@ func clusterOfNode(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// clustersOfSecret finds the clusters whose listeners name a Secret of the user's.
+// clustersOfSecret finds the clusters that name a Secret of the user's.
 func (r *clusterReconciler) clustersOfSecret(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[pki.LabelManagedBy] == pki.ManagedBy {
 		return nil // written by a pass
@@ -207,7 +216,8 @@ func (r *clusterReconciler) clustersOfSecret(ctx context.Context, o client.Objec
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		if slices.Contains(cluster.SecretsOf(list.Items[i].Spec.Listeners), o.GetName()) {
+		spec := &list.Items[i].Spec
+		if slices.Contains(slices.Concat(cluster.SecretsOf(spec.Listeners), cluster.SecretsOfCAs(spec.Certificates)), o.GetName()) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 		}
 	}

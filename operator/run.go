@@ -200,6 +200,6 @@ func Preview(ctx context.Context, config *rest.Config, kc *api.KafkaCluster, dia
 	case !meta.IsNoMatchError(err):
 		return plan.Plan{}, nil, fmt.Errorf("ask the API server whether it runs pods: %w", err)
 	}
-	w := wire(c, c, on, clients)
+	w := wire(c, c, on, clients, dial)
 	return w.engine.Preview(ctx, kc)
 }

@@ -17,6 +17,7 @@ import (
 	"castellan.dev/castellan/kafka"
 	"castellan.dev/castellan/packages"
 	"castellan.dev/castellan/pki"
+	"castellan.dev/castellan/pki/secrets"
 	hostsub "castellan.dev/castellan/substrate/host"
 	kubesub "castellan.dev/castellan/substrate/kube"
 )
@@ -38,7 +39,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 	var held *bindings
 	if c.serves(SubstrateKubernetes) {
 		nodes.reports = make(chan event.TypedGenericEvent[types.NamespacedName], 1024)
-		reports := kubesub.NewReports(pki.Store{Client: cached}.OperatorConfig, c.Dial, nodes.reported)
+		reports := kubesub.NewReports(secrets.Store{Client: cached}.OperatorConfig, c.Dial, nodes.reported)
 		errs = append(errs, mgr.Add(reports), kubesub.Index(ctx, mgr.GetFieldIndexer()))
 		nodes.on.pods = kubesub.New(ownOnly(cached), live, reports)
 		if err := look(ctx, live, nodes.on.pods); err != nil {
@@ -49,7 +50,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config, clients *kafka.Clien
 		held = newBindings(cached, live, c)
 		errs = append(errs, mgr.Add(held))
 	}
-	w := wire(cached, live, nodes.on, clients)
+	w := wire(cached, live, nodes.on, clients, c.Dial)
 	w.engine.Supervisor = c.SupervisorImage
 	errs = append(errs,
 		(&clusterReconciler{client: cached, engine: w.engine, ops: w.operations, clients: clients, events: recorder, rights: rights, held: held, on: nodes.on, log: c.Log}).setup(mgr),
@@ -69,8 +70,8 @@ type wired struct {
 	kafka      kafkaPort
 }
 
-func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Clients) wired {
-	store := pki.Store{Client: c, Named: live}
+func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Clients, dial kafka.DialFunc) wired {
+	store := secrets.Store{Client: c, Named: live}
 	w := wired{
 		revisions:  revisionsPort{client: c, live: live},
 		operations: operationsPort{client: c, live: live},
@@ -82,7 +83,7 @@ func wire(c client.Client, live client.Reader, on substrates, clients *kafka.Cli
 		Kafka:     w.kafka,
 		Nodes:     w.nodes,
 		Catalog:   w.catalog,
-		Revisions: w.revisions, Operations: w.operations, Certificates: certificatesPort{pki: store, pods: on.pods},
+		Revisions: w.revisions, Operations: w.operations, Certificates: certificatesPort{pki: store, pods: on.pods, dial: dial, sights: newSights()},
 		Shared: sharedPort{on.pods}, Reread: reread(live),
 		Fresh: randomIDs, Now: time.Now, CASecret: pki.TrustSecretName,
 	}

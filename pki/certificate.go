@@ -1,7 +1,7 @@
 package pki
 
 import (
-	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,15 +27,11 @@ const (
 // clockSkew is how far another machine's clock may be behind.
 const clockSkew = 5 * time.Minute
 
-const (
-	pemCertificate = "CERTIFICATE"
-	pemKey         = "PRIVATE KEY" // PKCS #8
-)
-
 // CA signs certificates. Its first certificate signs; all of them are trusted.
 type CA struct {
-	key   *ecdsa.PrivateKey
-	cert  *x509.Certificate
+	key crypto.Signer
+	// chain is its own certificate and what stands above it.
+	chain []*x509.Certificate
 	trust []*x509.Certificate
 }
 
@@ -91,48 +87,71 @@ func NewCA(name string, now time.Time) (CA, error) {
 	if err != nil {
 		return CA{}, fmt.Errorf("read back CA %s: %w", name, err)
 	}
-	return CA{key: key, cert: cert, trust: []*x509.Certificate{cert}}, nil
+	return NewSigner([]*x509.Certificate{cert}, key), nil
 }
 
-// ParseCA reads a CA from PEM: certificates, the signing one first, and its private key.
+// NewSigner is a CA of its certificate, with each one's signer after it, and the key of the first. The last is trusted.
+func NewSigner(chain []*x509.Certificate, key crypto.Signer) CA {
+	return CA{key: key, chain: chain, trust: chain[len(chain)-1:]}
+}
+
+// ParseCA reads a CA from PEM: certificates, the signing one first, and its private key. Certificates behind it that
+// signed each other, up to a root, are its chain.
 func ParseCA(certPEM, keyPEM []byte) (CA, error) {
-	trust, err := parseCertificates(certPEM)
+	trust, err := ParseCertificates(certPEM)
 	if err != nil {
 		return CA{}, fmt.Errorf("read the CA's certificates: %w", err)
 	}
-	key, err := parseKey(keyPEM)
+	key, err := ParseKey(keyPEM)
 	if err != nil {
 		return CA{}, fmt.Errorf("read the CA's key: %w", err)
 	}
 	if !trust[0].IsCA {
 		return CA{}, fmt.Errorf("certificate %q is not a CA's: its basic constraints do not allow it to sign", trust[0].Subject)
 	}
-	if !key.PublicKey.Equal(trust[0].PublicKey) {
+	if !Belongs(key, trust[0]) {
 		return CA{}, fmt.Errorf("the private key does not belong to the first certificate, %q", trust[0].Subject)
 	}
-	return CA{key: key, cert: trust[0], trust: trust}, nil
+	above := 1
+	for above < len(trust) && trust[above-1].CheckSignatureFrom(trust[above-1]) != nil && trust[above-1].CheckSignatureFrom(trust[above]) == nil {
+		above++
+	}
+	return CA{key: key, chain: trust[:above], trust: trust}, nil
 }
 
 // TrustPEM is every certificate that a client or node must trust.
 func (ca CA) TrustPEM() []byte {
-	return encodeCertificates(ca.trust)
+	return EncodeCertificates(ca.trust)
 }
 
 // KeyPEM is the CA's private key.
 func (ca CA) KeyPEM() ([]byte, error) {
-	return encodeKey(ca.key)
+	return EncodeKey(ca.key)
 }
 
-// NotAfter is when the CA ends.
+// ID is the digest of its own certificate.
+func (ca CA) ID() string { return Digest(ca.chain[0]) }
+
+// NotAfter is the earliest end in its chain.
 func (ca CA) NotAfter() time.Time {
-	return ca.cert.NotAfter
+	return slices.MinFunc(ca.chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
 }
 
 // Issue makes a key (ECDSA P-256) and a certificate for it that lives for [LeafLifetime],
 // but never longer than the CA.
 func (ca CA) Issue(req Request, now time.Time) (Pair, error) {
-	if !now.Before(ca.cert.NotAfter) {
-		return Pair{}, fmt.Errorf("issue a certificate to %s: the CA ended at %s; replace it", req.CommonName, ca.cert.NotAfter.UTC().Format(time.RFC3339))
+	return ca.IssueFor(req, LeafLifetime, now)
+}
+
+// IssueFor is Issue with another lifetime. What stands between the CA and its anchor goes along, because others trust the
+// anchor alone.
+func (ca CA) IssueFor(req Request, lifetime time.Duration, now time.Time) (Pair, error) {
+	end := ca.NotAfter()
+	if !now.Before(end) {
+		return Pair{}, fmt.Errorf("issue a certificate to %s: the CA ended at %s; replace it", req.CommonName, end.UTC().Format(time.RFC3339))
+	}
+	if wanted := now.Add(lifetime); wanted.Before(end) {
+		end = wanted
 	}
 	key, err := newKey()
 	if err != nil {
@@ -146,34 +165,34 @@ func (ca CA) Issue(req Request, now time.Time) (Pair, error) {
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: req.CommonName, Organization: organizations(req.Organization)},
 		NotBefore:             now.Add(-clockSkew),
-		NotAfter:              ca.leafEnd(now),
+		NotAfter:              end,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           extendedUsages(req.Usage),
 		BasicConstraintsValid: true,
 		DNSNames:              req.DNSNames,
 		IPAddresses:           req.IPs,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.chain[0], key.Public(), ca.key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign the certificate of %s: %w", req.CommonName, err)
 	}
-	keyPEM, err := encodeKey(key)
+	keyPEM, err := EncodeKey(key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("write the key of %s: %w", req.CommonName, err)
 	}
-	return Pair{Key: keyPEM, Chain: encodeBlock(pemCertificate, der)}, nil
+	return Pair{Key: keyPEM, Chain: append(encodeBlock(pemCertificate, der), EncodeCertificates(ca.chain[:len(ca.chain)-1])...)}, nil
 }
 
 // Signed says whether the CA's own key signed a certificate.
 func (ca CA) Signed(leaf *x509.Certificate) bool {
-	return leaf.CheckSignatureFrom(ca.cert) == nil
+	return leaf.CheckSignatureFrom(ca.chain[0]) == nil
 }
 
 // leafEnd is when a leaf issued now ends.
 func (ca CA) leafEnd(now time.Time) time.Time {
 	end := now.Add(LeafLifetime)
-	if end.After(ca.cert.NotAfter) {
-		return ca.cert.NotAfter
+	if last := ca.NotAfter(); end.After(last) {
+		return last
 	}
 	return end
 }
@@ -190,14 +209,17 @@ func ParsePair(data []byte) (Pair, error) {
 		}
 		switch block.Type {
 		case pemKey:
-			p.Key = append(p.Key, encodeBlock(pemKey, block.Bytes)...)
+			if p.Key != nil {
+				return Pair{}, errors.New("more than one private key")
+			}
+			p.Key = encodeBlock(pemKey, block.Bytes)
 		case pemCertificate:
 			p.Chain = append(p.Chain, encodeBlock(pemCertificate, block.Bytes)...)
 		default:
 			return Pair{}, fmt.Errorf("unexpected PEM block %q: a PKCS #8 private key and certificates are wanted", block.Type)
 		}
 	}
-	key, err := parseKey(p.Key)
+	key, err := ParseKey(p.Key)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -205,7 +227,7 @@ func ParsePair(data []byte) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	if !key.PublicKey.Equal(leaf.PublicKey) {
+	if !Belongs(key, leaf) {
 		return Pair{}, fmt.Errorf("the private key does not belong to the certificate of %q", leaf.Subject)
 	}
 	return p, nil
@@ -218,7 +240,7 @@ func (p Pair) PEM() []byte {
 
 // Leaf is the first certificate of the chain.
 func (p Pair) Leaf() (*x509.Certificate, error) {
-	chain, err := parseCertificates(p.Chain)
+	chain, err := ParseCertificates(p.Chain)
 	if err != nil {
 		return nil, err
 	}
@@ -270,66 +292,4 @@ func extendedUsages(u Usage) []x509.ExtKeyUsage {
 		usages = append(usages, x509.ExtKeyUsageClientAuth)
 	}
 	return usages
-}
-
-func parseCertificates(data []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil {
-			break
-		}
-		if block.Type != pemCertificate {
-			return nil, fmt.Errorf("unexpected PEM block %q among certificates", block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("parse certificate %d: %w", len(certs)+1, err)
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("no certificate in PEM form")
-	}
-	return certs, nil
-}
-
-func parseKey(data []byte) (*ecdsa.PrivateKey, error) {
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != pemKey {
-		return nil, errors.New("no private key in PKCS #8 PEM form (BEGIN PRIVATE KEY)")
-	}
-	if len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("more than one private key")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("parse the private key: %w", err)
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("the private key is %T: an ECDSA key is wanted", parsed)
-	}
-	return key, nil
-}
-
-func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return encodeBlock(pemKey, der), nil
-}
-
-func encodeCertificates(certs []*x509.Certificate) []byte {
-	var out []byte
-	for _, c := range certs {
-		out = append(out, encodeBlock(pemCertificate, c.Raw)...)
-	}
-	return out
-}
-
-func encodeBlock(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

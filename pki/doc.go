@@ -1,9 +1,5 @@
-// Package pki issues the certificates of a cluster: its two CAs (see [ClientsCASecretName]),
-// one certificate per node and one for the operator, and keeps them as Secrets in the
-// cluster's namespace. It puts beside them what the listeners' own Secrets hold, once that was
-// found usable. It writes only what is missing, ends soon or names the wrong hosts.
+// Package pki makes, reads and judges keys and certificates: CAs, what they issue to nodes, to the operator and to clients,
+// and what users provide for listeners. It names the Secrets that hold them.
 //
-// It never replaces a CA that exists, never deletes one unless told to, and never decides
-// which node may pick up a new certificate when: callers learn digests and compare them
-// with what the nodes serve.
+// It reads and writes no Secret (package secrets does), and decides nothing (core/certificates does).
 package pki

@@ -2,32 +2,27 @@ package pki
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
-// ownCertificate is the file of a listener's own certificate: its key as PKCS #8, which is all
+// ListenerCertificate is the file of a listener's own certificate: its key as PKCS #8, which is all
 // that Kafka reads from PEM, and its chain. Errors name the Secret's key and the fault.
-func ownCertificate(data map[string][]byte, now time.Time) ([]byte, error) {
+func ListenerCertificate(data map[string][]byte, now time.Time) ([]byte, error) {
 	for _, key := range []string{KeyTLSCert, KeyTLSKey} {
 		if len(data[key]) == 0 {
 			return nil, fmt.Errorf("it has no key %s", key)
 		}
 	}
-	chain, err := parseCertificates(data[KeyTLSCert])
+	chain, err := ParseCertificates(data[KeyTLSCert])
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", KeyTLSCert, err)
 	}
-	key, err := anyKey(data[KeyTLSKey])
+	key, err := ParseKey(data[KeyTLSKey])
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", KeyTLSKey, err)
+		return nil, fmt.Errorf("key %s: %w; an RSA or ECDSA key is wanted, without a passphrase", KeyTLSKey, err)
 	}
 	if err := checkPair(key, chain); err != nil {
 		return nil, err
@@ -35,59 +30,15 @@ func ownCertificate(data map[string][]byte, now time.Time) ([]byte, error) {
 	if err := checkChain(chain, now); err != nil {
 		return nil, fmt.Errorf("key %s: %w", KeyTLSCert, err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	keyPEM, err := EncodeKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", KeyTLSKey, err)
 	}
-	return append(encodeBlock(pemKey, der), encodeCertificates(chain)...), nil
-}
-
-// anyKey reads a private key in any of the forms that tools write.
-func anyKey(data []byte) (crypto.Signer, error) {
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, errors.New("no private key in PEM form")
-		}
-		switch {
-		case strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "":
-			return nil, errors.New("the private key is encrypted: provide it without a passphrase")
-		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			continue // EC PARAMETERS, say
-		}
-		return parseAnyKey(block.Bytes)
-	}
-}
-
-func parseAnyKey(der []byte) (crypto.Signer, error) {
-	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
-		return key, nil
-	}
-	if key, err := x509.ParseECPrivateKey(der); err == nil {
-		return key, nil
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, fmt.Errorf("parse the private key: %w", err)
-	}
-	switch key := parsed.(type) {
-	case *rsa.PrivateKey:
-		return key, nil
-	case *ecdsa.PrivateKey:
-		return key, nil
-	default:
-		return nil, fmt.Errorf("the private key is %T, and Kafka reads RSA and ECDSA keys from PEM", parsed)
-	}
+	return append(keyPEM, EncodeCertificates(chain)...), nil
 }
 
 func checkPair(key crypto.Signer, chain []*x509.Certificate) error {
-	public, ok := key.Public().(interface {
-		Equal(other crypto.PublicKey) bool
-	})
-	if !ok {
-		return fmt.Errorf("key %s: the private key is %T, which cannot be compared", KeyTLSKey, key)
-	}
-	at := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return public.Equal(c.PublicKey) })
+	at := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return Belongs(key, c) })
 	switch {
 	case at < 0:
 		return fmt.Errorf("%s does not belong to the certificate of %q in %s", KeyTLSKey, chain[0].Subject, KeyTLSCert)

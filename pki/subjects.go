@@ -23,6 +23,8 @@ type Node struct {
 	Names []string
 	// Broker says that it has the clients' listeners.
 	Broker bool
+	// Had says that it was given a certificate once, wherever that is now.
+	Had bool
 	// Needs are the keys of its Secret that its process reads (layout.SecretKeys).
 	Needs []string
 }
@@ -63,11 +65,11 @@ func (r *Request) addName(name string) {
 	}
 }
 
-// matches says whether a certificate serves the request, whatever its key and dates. It may
+// Serves says whether a certificate serves the request, whatever its key and dates. It may
 // name more: a machine's address is unknown while the pod there restarts, and a certificate
 // without it would be refused by clients that begin there, for all nodes and twice per restart.
 // The next certificate names only what is asked for.
-func (r Request) matches(cert *x509.Certificate) bool {
+func (r Request) Serves(cert *x509.Certificate) bool {
 	return cert.Subject.CommonName == r.CommonName &&
 		slices.Equal(cert.Subject.Organization, organizations(r.Organization)) &&
 		slices.Equal(cert.ExtKeyUsage, extendedUsages(r.Usage)) &&

@@ -85,6 +85,9 @@ type KafkaClusterSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	Listeners []Listener `json:"listeners,omitempty"`
+	// Certificates of this cluster; by default of CAs that Castellan makes and replaces in time.
+	// +optional
+	Certificates Certificates `json:"certificates,omitzero"`
 	// Authorization of client requests.
 	// +optional
 	Authorization *Authorization `json:"authorization,omitempty"`
@@ -384,6 +387,34 @@ type SecretRef struct {
 	Name string `json:"name"`
 }
 
+// Certificates says whose CAs sign. Nothing in here restarts a node.
+type Certificates struct {
+	// ClusterCA signs what nodes and the operator show; clients trust it.
+	// +optional
+	ClusterCA CertificateAuthority `json:"clusterCA,omitzero"`
+	// ClientsCA signs what clients show on listeners with MutualTLS.
+	// +optional
+	ClientsCA CertificateAuthority `json:"clientsCA,omitzero"`
+	// ClientGrace is how long clients may take to use what their Secret holds, while a CA is
+	// being replaced; nobody can look at them. Default 24h.
+	// +optional
+	ClientGrace *metav1.Duration `json:"clientGrace,omitempty"`
+}
+
+// CertificateAuthority is one of the two CAs.
+type CertificateAuthority struct {
+	// SecretRef names a Secret of this namespace with a CA of one's own: tls.crt (the CA's
+	// certificate, then each one's signer), tls.key, and ca.crt where the root is not in the
+	// chain. Other content replaces the CA; what cannot be used is reported, and the last good
+	// one goes on.
+	// +optional
+	SecretRef *SecretRef `json:"secretRef,omitempty"`
+	// Generation asks for a new key of the CA that Castellan makes, whenever it is raised.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Generation int64 `json:"generation,omitempty"`
+}
+
 // AuthenticationType is how clients prove who they are.
 // +kubebuilder:validation:Enum=None;MutualTLS;ScramSha512;OAuth;Plain
 type AuthenticationType string
@@ -648,6 +679,9 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled is True when something blocks, with what the user can do.
 	ConditionStalled = "Stalled"
+	// ConditionCertificates is False while a CA is being replaced, with how far that is and for
+	// whom it waits, and while something is wrong that the user can mend.
+	ConditionCertificates = "Certificates"
 )
 
 // KafkaClusterStatus says what runs.

@@ -35,6 +35,7 @@ type Model struct {
 	// Balance is how replicas move, as in the spec.
 	Balance        api.Balance
 	Listeners      []api.Listener
+	Certificates   api.Certificates
 	State          api.RunState
 	Paused         bool
 	DeletionPolicy api.DeletionPolicy

@@ -21,7 +21,7 @@ func (r *resolver) model() Model {
 		Namespace: r.in.Namespace, Name: r.in.Name, ClusterID: r.spec.ClusterID, Version: r.spec.Version,
 		MetadataVersion: r.spec.MetadataVersion, NodeIDs: r.ids, Dynamic: r.clusterWide(wide),
 		DefaultReplicas: int32(r.defaultReplicas()), //nolint:gosec // at most 3
-		MaxUnavailable:  intstr.FromInt32(1), Rollout: r.spec.Rollout, Balance: r.spec.Balance, Listeners: r.spec.Listeners,
+		MaxUnavailable:  intstr.FromInt32(1), Rollout: r.spec.Rollout, Balance: r.spec.Balance, Listeners: r.spec.Listeners, Certificates: r.spec.Certificates,
 		State: r.spec.State, Paused: r.spec.Paused, DeletionPolicy: r.spec.DeletionPolicy,
 	}
 	if r.spec.Rollout.MaxUnavailable != nil {

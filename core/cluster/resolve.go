@@ -24,6 +24,7 @@ func Resolve(in Input) (Model, []Problem) {
 	r.podNames()
 	r.listeners()
 	r.exposures()
+	r.certificates()
 	r.rollout()
 	r.balance()
 	if r.tableOK {

@@ -36,6 +36,8 @@ type Input struct {
 	CASecret string
 	// OwnTrust are listeners whose own certificate came with a CA for clients.
 	OwnTrust map[string]bool
+	// Certificates is their condition, without generation; nil is none.
+	Certificates *metav1.Condition
 }
 
 // Status is the status of the KafkaCluster, without transition times.
@@ -63,6 +65,9 @@ func Conditions(in Input) []metav1.Condition {
 	reconciling(&c, in)
 	stalled(&c, in)
 	ready(&c, in)
+	if x := in.Certificates; x != nil {
+		c.set(x.Type, x.Status, x.Reason, x.Message)
+	}
 	return c.list
 }
 

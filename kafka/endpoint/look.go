@@ -22,6 +22,8 @@ type Endpoint struct {
 	Address string
 	// Clients is the CA whose certificates clients must show there; empty is none.
 	Clients certificates.Role
+	// Foreign says that the listener presents a certificate of the user's, which is not of these CAs.
+	Foreign bool
 }
 
 // Identity is a client certificate of a CA, to see whether it is accepted.
@@ -136,12 +138,12 @@ func (l Looker) at(ctx context.Context, e Endpoint) look {
 	}
 	for _, id := range tries {
 		answer := l.try(ctx, e, id)
-		if len(answer.chain) > 0 {
+		if len(answer.chain) > 0 && !e.Foreign {
 			k.show(l, answer.chain)
 		}
 		switch {
 		case answer.err != nil:
-			k.fault = e.Listener + " at " + e.Address + ": " + answer.err.Error()
+			k.fault = e.Listener + " at " + e.Address + ": " + reason(answer.err)
 			return k
 		case id != nil:
 			k.accepts[id.Anchor] = answer.accepted

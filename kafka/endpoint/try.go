@@ -85,6 +85,15 @@ func (l Looker) dial(ctx context.Context, address string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", address)
 }
 
+// reason is an error without what differs each time, such as our own port.
+func reason(err error) string {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Err == nil {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), op.Error(), op.Op+": "+op.Err.Error(), 1)
+}
+
 // isAlert says that the other side sent a TLS alert about something. Those of RFC 8446 that refuse a certificate all have
 // that word in their name; crypto/tls exports no numbers.
 func isAlert(err error, about string) bool {

@@ -3,12 +3,14 @@ package entities
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"fmt"
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/kconf"
@@ -62,6 +64,20 @@ func (r *Reconciler) caIn(ctx context.Context, name types.NamespacedName) ([]byt
 		return nil, fmt.Errorf("read what clients trust in Secret %s: %w", name, err)
 	}
 	return secret.Data[pki.KeyCACert], nil
+}
+
+// issuer is the certificate of the CA that signs those of users.
+func (r *Reconciler) issuer(ctx context.Context, kc *api.KafkaCluster) (string, error) {
+	name := types.NamespacedName{Namespace: kc.Namespace, Name: pki.ClientsCASecretName(kc.Name)}
+	var secret corev1.Secret
+	if err := r.Client.Get(ctx, name, &secret); client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("read the clients CA in Secret %s: %w", name, err)
+	}
+	first, _ := pem.Decode(secret.Data[pki.KeyCACert])
+	if first == nil {
+		return "", nil // the KafkaCluster says what is wrong with it
+	}
+	return string(first.Bytes), nil
 }
 
 // properties for clients: what a client.properties holds, whole, so that it can be used wherever it

@@ -76,8 +76,12 @@ func pkcs12Of(pair pki.Pair) (file, password []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read back the certificate: %w", err)
 	}
+	above, err := pki.ParseCertificates(pair.Chain)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read back the certificate: %w", err)
+	}
 	text := rand.Text()
-	if file, err = pkcs12.Modern.Encode(cert.PrivateKey, cert.Leaf, nil, text); err != nil {
+	if file, err = pkcs12.Modern.Encode(cert.PrivateKey, cert.Leaf, above[1:], text); err != nil {
 		return nil, nil, fmt.Errorf("write the certificate as PKCS #12: %w", err)
 	}
 	return file, []byte(text), nil

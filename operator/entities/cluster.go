@@ -31,6 +31,8 @@ type setup struct {
 	chosen map[string]bool
 	// access is how clients come in, by how they prove who they are.
 	access map[api.AuthenticationType]access
+	// issuer is the certificate that signs those of users; empty while there is none.
+	issuer string
 }
 
 func (s *setup) allows(namespace string) bool {
@@ -75,7 +77,7 @@ func (k *keeper) lookAtCluster(ctx context.Context) {
 		k.world.SetPolicy(now.policy)
 		k.againAt = k.r.Now()
 	}
-	if was.every != now.every || !maps.Equal(was.chosen, now.chosen) || !maps.EqualFunc(was.access, now.access, access.same) {
+	if was.every != now.every || !maps.Equal(was.chosen, now.chosen) || !maps.EqualFunc(was.access, now.access, access.same) || was.issuer != now.issuer {
 		k.claimAll(ctx)
 	}
 }
@@ -115,7 +117,10 @@ func (r *Reconciler) setupOf(ctx context.Context, kc *api.KafkaCluster) (setup, 
 			return s, err
 		}
 	}
-	s.access, err = r.accessTo(ctx, kc)
+	if s.access, err = r.accessTo(ctx, kc); err != nil {
+		return s, err
+	}
+	s.issuer, err = r.issuer(ctx, kc)
 	return s, err
 }
 

@@ -1,6 +1,7 @@
 package entities
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -70,7 +71,7 @@ func (k *keeper) ensureFrom(ctx context.Context, w *secretWork, u *api.KafkaUser
 		want = have.DeepCopy()
 	}
 	if have == nil || want != have {
-		fill(want, u, data, notes)
+		fill(want, u, data, notes, k.r.Now())
 		if have == nil {
 			err = k.r.Writer.Create(ctx, want, fieldOwner)
 		} else {
@@ -92,7 +93,7 @@ func (k *keeper) ensureFrom(ctx context.Context, w *secretWork, u *api.KafkaUser
 
 // fill makes a Secret what it shall be. It goes with the KafkaUser; the cluster's own Secrets are
 // found by another label.
-func fill(secret *corev1.Secret, u *api.KafkaUser, data map[string][]byte, notes map[string]string) {
+func fill(secret *corev1.Secret, u *api.KafkaUser, data map[string][]byte, notes map[string]string, now time.Time) {
 	if secret.Labels == nil {
 		secret.Labels = map[string]string{}
 	}
@@ -102,6 +103,11 @@ func fill(secret *corev1.Secret, u *api.KafkaUser, data map[string][]byte, notes
 	}
 	delete(secret.Annotations, passwordAnnotation)
 	maps.Copy(secret.Annotations, notes)
+	for key, note := range map[string]string{pki.KeyCACert: pki.TrustGiven, keyUserCert: pki.CertificateGiven} {
+		if data[key] != nil && !bytes.Equal(secret.Data[key], data[key]) {
+			secret.Annotations[note] = now.UTC().Format(time.RFC3339Nano)
+		}
+	}
 	controller := true
 	// It does not block the deletion of the user, so that it needs no right on that one's finalizers.
 	secret.OwnerReferences = []metav1.OwnerReference{{

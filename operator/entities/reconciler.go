@@ -18,7 +18,7 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 	core "castellan.dev/castellan/core/entities"
 	"castellan.dev/castellan/kafka"
-	"castellan.dev/castellan/pki"
+	"castellan.dev/castellan/pki/secrets"
 )
 
 const fieldOwner = client.FieldOwner("castellan-operator")
@@ -36,7 +36,7 @@ type Config struct {
 	// Reach is the way to a cluster, or why there is none now.
 	Reach func(context.Context, *api.KafkaCluster) (*kafka.Cluster, error)
 	// Certificates issues those of users.
-	Certificates pki.Store
+	Certificates secrets.Store
 	// Hold keeps the operator's rights in a namespace while something there needs it, Release
 	// gives them up where nothing does. nil keeps nothing.
 	Hold, Release func(ctx context.Context, namespace string) error

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -133,8 +134,7 @@ func (k *keeper) wants(v core.Verdict) *api.KafkaUser {
 	if !ok || u.Spec.Paused || u.DeletionTimestamp != nil || u.Spec.Authentication.Type == api.UserExternal || string(u.UID) != v.UID {
 		return nil
 	}
-	switch v.Reason {
-	case "Conflict", "NamespaceNotAllowed", "InvalidSpec", "ReservedPrincipal", "PrincipalExists":
+	if slices.Contains(unkept(), v.Reason) {
 		return nil
 	}
 	return u

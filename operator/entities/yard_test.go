@@ -29,7 +29,7 @@ import (
 	kafkaentities "castellan.dev/castellan/kafka/entities"
 	"castellan.dev/castellan/kafka/kafkatest"
 	"castellan.dev/castellan/operator/entities"
-	"castellan.dev/castellan/pki"
+	"castellan.dev/castellan/pki/secrets"
 )
 
 const (
@@ -147,7 +147,7 @@ func (y *yard) start() {
 			defer y.mu.Unlock()
 			return y.kafka, y.unreachable
 		},
-		Certificates: pki.Store{Client: mgr.GetClient()}, Events: mgr.GetEventRecorder("castellan-operator"),
+		Certificates: secrets.Store{Client: mgr.GetClient()}, Events: mgr.GetEventRecorder("castellan-operator"),
 		Log: slog.New(slog.NewTextHandler(y.t.Output(), &slog.HandlerOptions{Level: level()})),
 	})
 	if err := mgr.Add(r); err != nil {

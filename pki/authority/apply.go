@@ -91,7 +91,7 @@ func newCA(name string, now time.Time) (CA, error) {
 	if err != nil {
 		return CA{}, fmt.Errorf("write the key of CA %s: %w", name, err)
 	}
-	chain, err := parse(made.TrustPEM())
+	chain, err := pki.ParseCertificates(made.TrustPEM())
 	if err != nil {
 		return CA{}, fmt.Errorf("read back CA %s: %w", name, err)
 	}

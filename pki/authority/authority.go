@@ -3,12 +3,7 @@ package authority
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"slices"
 	"time"
@@ -16,9 +11,6 @@ import (
 	"castellan.dev/castellan/core/certificates"
 	"castellan.dev/castellan/pki"
 )
-
-// clockSkew is how far another machine's clock may be behind.
-const clockSkew = 5 * time.Minute
 
 // CA is a certificate that signs, with what stands above it.
 type CA struct {
@@ -57,50 +49,12 @@ func (ca CA) Facts() certificates.CA {
 	}
 }
 
-// Issue makes a key (ECDSA P-256) and a certificate for it that lives for lifetime, but never longer than the CA. What
-// stands between it and the anchor goes along, because others trust the anchor alone.
+// Issue makes a key and a certificate for it, see [pki.CA.IssueFor].
 func (ca CA) Issue(req pki.Request, lifetime time.Duration, now time.Time) (pki.Pair, error) {
 	if ca.Key == nil {
 		return pki.Pair{}, fmt.Errorf("issue a certificate to %s: the key of CA %q is lost", req.CommonName, ca.Chain[0].Subject)
 	}
-	end := now.Add(lifetime)
-	if last := ca.NotAfter(); end.After(last) {
-		end = last
-	}
-	if !now.Before(end) {
-		return pki.Pair{}, fmt.Errorf("issue a certificate to %s: CA %q ended at %s", req.CommonName, ca.Chain[0].Subject, end.UTC().Format(time.RFC3339))
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return pki.Pair{}, fmt.Errorf("make the key of %s: %w", req.CommonName, err)
-	}
-	template := leafTemplate(req, now, end)
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.Chain[0], key.Public(), ca.Key)
-	if err != nil {
-		return pki.Pair{}, fmt.Errorf("sign the certificate of %s: %w", req.CommonName, err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return pki.Pair{}, fmt.Errorf("write the key of %s: %w", req.CommonName, err)
-	}
-	return pki.Pair{Key: block("PRIVATE KEY", keyDER), Chain: append(block(pemCertificate, der), encode(ca.Chain[:len(ca.Chain)-1])...)}, nil
-}
-
-func leafTemplate(req pki.Request, now, end time.Time) *x509.Certificate {
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: req.CommonName}, NotBefore: now.Add(-clockSkew), NotAfter: end,
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, DNSNames: req.DNSNames, IPAddresses: req.IPs,
-	}
-	if req.Organization != "" {
-		template.Subject.Organization = []string{req.Organization}
-	}
-	if req.Usage&pki.UsageServer != 0 {
-		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	}
-	if req.Usage&pki.UsageClient != 0 {
-		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
-	}
-	return template
+	return pki.NewSigner(ca.Chain, ca.Key).IssueFor(req, lifetime, now)
 }
 
 // Authority is what the Secret of a CA holds.
@@ -139,7 +93,7 @@ func (a Authority) Bundle(anchors []string) ([]byte, error) {
 		if at < 0 {
 			return nil, fmt.Errorf("no CA with the anchor %s", id)
 		}
-		bundle.Write(block(pemCertificate, a.CAs[at].Anchor().Raw))
+		bundle.Write(pki.EncodeCertificates([]*x509.Certificate{a.CAs[at].Anchor()}))
 	}
 	return bundle.Bytes(), nil
 }
@@ -167,7 +121,7 @@ func (a Authority) IssuerOf(chain []*x509.Certificate) string {
 
 // Leaf is a pair as decisions see it; nil when it cannot be used.
 func (a Authority) Leaf(pair pki.Pair, req pki.Request) *certificates.Leaf {
-	chain, err := parse(pair.Chain)
+	chain, err := pki.ParseCertificates(pair.Chain)
 	if err != nil {
 		return nil
 	}
@@ -177,7 +131,7 @@ func (a Authority) Leaf(pair pki.Pair, req pki.Request) *certificates.Leaf {
 
 // Anchors of a bundle by digest, in its order; what is not a certificate counts as none.
 func Anchors(bundle []byte) []string {
-	certs, err := parse(bundle)
+	certs, err := pki.ParseCertificates(bundle)
 	if err != nil {
 		return nil
 	}
@@ -200,7 +154,7 @@ func (a Authority) Found(bundles ...[]byte) []CA {
 		}
 	}
 	for _, bundle := range bundles {
-		certs, err := parse(bundle)
+		certs, err := pki.ParseCertificates(bundle)
 		if err != nil {
 			continue // a party with that bundle is given a good one
 		}
@@ -212,40 +166,4 @@ func (a Authority) Found(bundles ...[]byte) []CA {
 		}
 	}
 	return found
-}
-
-const pemCertificate = "CERTIFICATE"
-
-func parse(data []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for rest := data; ; {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		if b.Type != pemCertificate {
-			return nil, fmt.Errorf("it holds a %q among the certificates", b.Type)
-		}
-		c, err := x509.ParseCertificate(b.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("its certificate number %d cannot be read: %w", len(certs)+1, err)
-		}
-		certs = append(certs, c)
-	}
-	if len(certs) == 0 {
-		return nil, errNoCertificate
-	}
-	return certs, nil
-}
-
-func encode(certs []*x509.Certificate) []byte {
-	var out []byte
-	for _, c := range certs {
-		out = append(out, block(pemCertificate, c.Raw)...)
-	}
-	return out
-}
-
-func block(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -3,24 +3,17 @@ package authority
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"castellan.dev/castellan/core/certificates"
 	"castellan.dev/castellan/pki"
 )
 
-var (
-	errNoCertificate = errors.New("it holds no certificate in PEM form")
-	errNoKey         = errors.New("it holds no private key in PEM form")
-)
+// clockSkew is how far another machine's clock may be behind.
+const clockSkew = 5 * time.Minute
 
 // judged collects what is wrong with a Secret.
 type judged struct {
@@ -68,7 +61,7 @@ func (j *judged) chain(data []byte) []*x509.Certificate {
 		j.fault(pki.KeyTLSCert, remedy, "the Secret has no such key")
 		return nil
 	}
-	chain, err := parse(data)
+	chain, err := pki.ParseCertificates(data)
 	if err != nil {
 		j.fault(pki.KeyTLSCert, remedy, "%s", err)
 	}
@@ -81,7 +74,7 @@ func (j *judged) key(data []byte) crypto.Signer {
 		j.fault(pki.KeyTLSKey, remedy, "the Secret has no such key")
 		return nil
 	}
-	key, err := parseKey(data)
+	key, err := pki.ParseKey(data)
 	if err != nil {
 		j.fault(pki.KeyTLSKey, remedy, "%s", err)
 	}
@@ -90,7 +83,7 @@ func (j *judged) key(data []byte) crypto.Signer {
 
 // match holds that the key is that of the first certificate.
 func (j *judged) match(key crypto.Signer, chain []*x509.Certificate) {
-	at := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return belongs(key, c) })
+	at := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return pki.Belongs(key, c) })
 	switch {
 	case at < 0:
 		j.fault(pki.KeyTLSKey, "put the key there that belongs to this certificate, or the certificate of this key", "it does not belong to the certificate of %q in tls.crt", chain[0].Subject)
@@ -99,20 +92,13 @@ func (j *judged) match(key crypto.Signer, chain []*x509.Certificate) {
 	}
 }
 
-func belongs(key crypto.Signer, c *x509.Certificate) bool {
-	public, ok := key.Public().(interface {
-		Equal(other crypto.PublicKey) bool
-	})
-	return ok && public.Equal(c.PublicKey)
-}
-
 // root adds the root of ca.crt above a chain that ends below it.
 func (j *judged) root(chain []*x509.Certificate, data []byte) []*x509.Certificate {
 	last := chain[len(chain)-1]
 	if len(bytes.TrimSpace(data)) == 0 || last.CheckSignatureFrom(last) == nil {
 		return chain
 	}
-	above, err := parse(data)
+	above, err := pki.ParseCertificates(data)
 	if err != nil {
 		j.fault(pki.KeyCACert, "put the root's certificate there in PEM form, or leave the key out", "%s", err)
 		return chain
@@ -168,42 +154,5 @@ func (j *judged) dates(c *x509.Certificate, now time.Time) {
 		j.fault(pki.KeyTLSCert, remedy, "the certificate of %q ended at %s", c.Subject, c.NotAfter.UTC().Format(time.RFC3339))
 	case now.Add(clockSkew).Before(c.NotBefore):
 		j.fault(pki.KeyTLSCert, remedy, "the certificate of %q begins only at %s", c.Subject, c.NotBefore.UTC().Format(time.RFC3339))
-	}
-}
-
-// parseKey reads a private key in any of the forms that tools write.
-func parseKey(data []byte) (crypto.Signer, error) {
-	for rest := data; ; {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			return nil, errNoKey
-		}
-		switch {
-		case strings.Contains(b.Type, "ENCRYPTED") || b.Headers["DEK-Info"] != "":
-			return nil, errors.New("the private key is encrypted")
-		case strings.HasSuffix(b.Type, "PRIVATE KEY"):
-			return parseKeyDER(b.Bytes)
-		}
-	}
-}
-
-func parseKeyDER(der []byte) (crypto.Signer, error) {
-	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
-		return key, nil
-	}
-	if key, err := x509.ParseECPrivateKey(der); err == nil {
-		return key, nil
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, fmt.Errorf("the private key cannot be read: %w", err)
-	}
-	switch key := parsed.(type) {
-	case *rsa.PrivateKey:
-		return key, nil
-	case *ecdsa.PrivateKey:
-		return key, nil
-	default:
-		return nil, fmt.Errorf("the private key is %T: RSA or ECDSA is wanted, which every client can verify", parsed)
 	}
 }

@@ -57,7 +57,7 @@ func Read(secret string, data map[string][]byte) (Authority, error) {
 
 // readPlain reads what was written before any CA was replaced: the first certificate of ca.crt signs, all are trusted.
 func readPlain(data map[string][]byte) (a Authority, at string, err error) {
-	certs, err := parse(data[pki.KeyCACert])
+	certs, err := pki.ParseCertificates(data[pki.KeyCACert])
 	if err != nil {
 		return a, pki.KeyCACert, err
 	}
@@ -85,7 +85,7 @@ func readState(data map[string][]byte) (a Authority, at string, err error) {
 		if e.ID == s.Signs {
 			keyKey = pki.KeyCAKey
 		}
-		chain, err := parse(data[chainKey])
+		chain, err := pki.ParseCertificates(data[chainKey])
 		if err != nil {
 			return a, chainKey, err
 		}
@@ -104,18 +104,18 @@ func readState(data map[string][]byte) (a Authority, at string, err error) {
 	if !ok {
 		return a, KeyState, fmt.Errorf("it has no CA %q, which is to sign", a.Signs)
 	}
-	if first, err := parse(data[pki.KeyCACert]); err != nil || !first[0].Equal(signs.Chain[0]) {
+	if first, err := pki.ParseCertificates(data[pki.KeyCACert]); err != nil || !first[0].Equal(signs.Chain[0]) {
 		return a, pki.KeyCACert, fmt.Errorf("its first certificate is not the one that signs by %s", KeyState)
 	}
 	return a, "", nil
 }
 
 func (ca *CA) takeKey(data []byte) error {
-	key, err := parseKey(data)
+	key, err := pki.ParseKey(data)
 	if err != nil {
 		return err
 	}
-	if !belongs(key, ca.Chain[0]) {
+	if !pki.Belongs(key, ca.Chain[0]) {
 		return fmt.Errorf("it does not belong to the certificate of %q", ca.Chain[0].Subject)
 	}
 	ca.Key = key
@@ -134,18 +134,18 @@ func (a Authority) Data() (map[string][]byte, error) {
 	for _, ca := range a.CAs {
 		id := ca.ID()
 		s.CAs = append(s.CAs, stateCA{ID: id, Own: ca.Own, Generation: ca.Generation, Trusted: ca.Trusted})
-		files[file(id)+".crt"] = encode(ca.Chain)
+		files[file(id)+".crt"] = pki.EncodeCertificates(ca.Chain)
 		if ca.Key == nil {
 			continue
 		}
-		der, err := x509.MarshalPKCS8PrivateKey(ca.Key)
+		keyPEM, err := pki.EncodeKey(ca.Key)
 		if err != nil {
 			return nil, fmt.Errorf("write the key of CA %q: %w", ca.Chain[0].Subject, err)
 		}
 		if id == a.Signs {
-			data[pki.KeyCAKey] = block("PRIVATE KEY", der)
+			data[pki.KeyCAKey] = keyPEM
 		} else {
-			files[file(id)+".key"] = block("PRIVATE KEY", der)
+			files[file(id)+".key"] = keyPEM
 		}
 	}
 	if a.plain(signs) {
@@ -172,7 +172,7 @@ func (a Authority) trusted(signs CA) []byte {
 			certs = append(certs, anchor)
 		}
 	}
-	return encode(certs)
+	return pki.EncodeCertificates(certs)
 }
 
 // Same says whether two Secrets hold the same.

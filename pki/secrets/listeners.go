@@ -1,4 +1,4 @@
-package pki
+package secrets
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/kconf"
 	"castellan.dev/castellan/core/layout"
+	"castellan.dev/castellan/pki"
 )
 
 // Fault is why a listener's files cannot be made from the Secret that it names.
@@ -42,38 +43,32 @@ type listenerFiles struct {
 
 // listenerFiles reads what the listeners name. Only what cannot be asked for is an error; what
 // is missing or unusable is a fault.
-func (s Store) listenerFiles(ctx context.Context, w writer, listeners []api.Listener) (listenerFiles, error) {
+func (s Store) listenerFiles(ctx context.Context, cluster *api.KafkaCluster, listeners []api.Listener) (listenerFiles, error) {
 	f := listenerFiles{good: map[string][]byte{}, trust: map[string]bool{}}
 	for i, l := range listeners {
 		path := fmt.Sprintf("spec.listeners[%d]", i)
 		if l.TLS != nil && l.TLS.SecretRef != nil {
-			err := s.from(ctx, w.cluster, &f, layout.CertificateKey(l.Name), path+".tls.secretRef", *l.TLS.SecretRef, func(data map[string][]byte) ([]byte, error) {
-				f.trust[l.Name] = len(bytes.TrimSpace(data[KeyCACert])) > 0
-				return ownCertificate(data, s.now())
+			err := s.from(ctx, cluster, &f, layout.CertificateKey(l.Name), path+".tls.secretRef", *l.TLS.SecretRef, func(data map[string][]byte) ([]byte, error) {
+				f.trust[l.Name] = len(bytes.TrimSpace(data[pki.KeyCACert])) > 0
+				return pki.ListenerCertificate(data, s.now())
 			})
 			if err != nil {
 				return f, err
 			}
 		}
-		if err := s.authentication(ctx, w, &f, path+".authentication", l); err != nil {
+		if err := s.authentication(ctx, cluster, &f, path+".authentication", l); err != nil {
 			return f, err
 		}
 	}
 	return f, nil
 }
 
-func (s Store) authentication(ctx context.Context, w writer, f *listenerFiles, path string, l api.Listener) error {
+func (s Store) authentication(ctx context.Context, cluster *api.KafkaCluster, f *listenerFiles, path string, l api.Listener) error {
 	switch a := l.Authentication; {
-	case a.Type == api.AuthenticationMutualTLS && f.good[layout.KeyClientsCAPEM] == nil:
-		ca, err := s.ensureAuthority(ctx, w, clientsAuthority(w.cluster))
-		if err != nil {
-			return err
-		}
-		f.good[layout.KeyClientsCAPEM] = ca.TrustPEM()
 	case a.Type == api.AuthenticationPlain && a.Plain != nil:
-		return s.from(ctx, w.cluster, f, layout.UsersKey(l.Name), path+".plain.usersSecretRef", a.Plain.UsersSecretRef, plainUsers)
+		return s.from(ctx, cluster, f, layout.UsersKey(l.Name), path+".plain.usersSecretRef", a.Plain.UsersSecretRef, plainUsers)
 	case a.Type == api.AuthenticationOAuth && a.OAuth != nil && a.OAuth.CASecretRef != nil:
-		return s.from(ctx, w.cluster, f, layout.OAuthCAKey(l.Name), path+".oauth.caSecretRef", *a.OAuth.CASecretRef, trustedCA)
+		return s.from(ctx, cluster, f, layout.OAuthCAKey(l.Name), path+".oauth.caSecretRef", *a.OAuth.CASecretRef, trustedCA)
 	}
 	return nil
 }
@@ -105,7 +100,7 @@ func (s Store) from(ctx context.Context, cluster *api.KafkaCluster, f *listenerF
 
 // of is the content of one broker's Secret: what is good, what it holds of what is not, and
 // what its running process still needs. Faults learn that it goes on with what it holds.
-func (f *listenerFiles) of(n Node, held map[string][]byte) map[string][]byte {
+func (f *listenerFiles) of(n pki.Node, held map[string][]byte) map[string][]byte {
 	data := maps.Clone(f.good)
 	keep := func(key string) bool {
 		content, ok := held[key]
@@ -151,12 +146,12 @@ func plainUsers(data map[string][]byte) ([]byte, error) {
 }
 
 func trustedCA(data map[string][]byte) ([]byte, error) {
-	if len(data[KeyCACert]) == 0 {
-		return nil, fmt.Errorf("it has no key %s", KeyCACert)
+	if len(data[pki.KeyCACert]) == 0 {
+		return nil, fmt.Errorf("it has no key %s", pki.KeyCACert)
 	}
-	certs, err := parseCertificates(data[KeyCACert])
+	certs, err := pki.ParseCertificates(data[pki.KeyCACert])
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", KeyCACert, err)
+		return nil, fmt.Errorf("key %s: %w", pki.KeyCACert, err)
 	}
-	return encodeCertificates(certs), nil
+	return pki.EncodeCertificates(certs), nil
 }

@@ -1,4 +1,4 @@
-package pki_test
+package secrets_test
 
 import (
 	"bytes"
@@ -23,6 +23,7 @@ import (
 	"castellan.dev/castellan/core/kconf"
 	"castellan.dev/castellan/core/layout"
 	"castellan.dev/castellan/pki"
+	"castellan.dev/castellan/pki/secrets"
 )
 
 // listeners name three Secrets: mine, users and id-ca; and one needs the clients CA.
@@ -73,9 +74,9 @@ func (w *world) give(name string, data map[string][]byte) {
 	w.wrote()
 }
 
-func (w *world) issue(nodes ...pki.Node) pki.Issued {
+func (w *world) issue(nodes ...pki.Node) secrets.Issued {
 	w.t.Helper()
-	issued, err := w.store.Ensure(w.t.Context(), cluster("1"), listeners(), nodes)
+	issued, err := w.store.Ensure(w.t.Context(), cluster("1"), secrets.Wanted{Listeners: listeners(), Nodes: nodes})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -241,7 +242,7 @@ func TestFilesOfARunningProcessStay(t *testing.T) {
 	running := broker
 	running.Needs = []string{layout.UsersKey("legacy")}
 	ensure := func(n pki.Node) map[string][]byte {
-		if _, err := w.store.Ensure(t.Context(), cluster("1"), nil, []pki.Node{n}); err != nil {
+		if _, err := w.store.Ensure(t.Context(), cluster("1"), secrets.Wanted{Nodes: []pki.Node{n}}); err != nil {
 			t.Fatal(err)
 		}
 		return w.secret("orders-1-tls").Data
@@ -276,7 +277,7 @@ func TestClientsCAIsNeverReplacedUnnoticed(t *testing.T) {
 func TestCAOfAnotherClusterIsRefused(t *testing.T) {
 	w := newWorld(t)
 	other := &api.KafkaCluster{ObjectMeta: metav1.ObjectMeta{Namespace: "kafka", Name: "orders-clients", UID: types.UID("2")}}
-	if _, err := w.store.Ensure(t.Context(), other, nil, nil); err != nil {
+	if _, err := w.store.Ensure(t.Context(), other, secrets.Wanted{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.store.ClientsCA(t.Context(), cluster("1")); err == nil || !strings.Contains(err.Error(), "one of cluster orders-clients") {
