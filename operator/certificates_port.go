@@ -41,25 +41,24 @@ type certificatesPort struct {
 // sights is what was seen of each cluster.
 type sights struct {
 	mu sync.Mutex
-	of map[types.UID]*secrets.Sight
+	of map[types.NamespacedName]sight
 }
 
-func newSights() *sights { return &sights{of: map[types.UID]*secrets.Sight{}} }
+type sight struct {
+	uid types.UID
+	*secrets.Sight
+}
+
+func newSights() *sights { return &sights{of: map[types.NamespacedName]sight{}} }
 
 func (s *sights) sight(of *api.KafkaCluster) *secrets.Sight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.of[of.UID] == nil {
-		s.of[of.UID] = &secrets.Sight{}
+	name := types.NamespacedName{Namespace: of.Namespace, Name: of.Name}
+	if s.of[name].uid != of.UID || s.of[name].Sight == nil {
+		s.of[name] = sight{of.UID, &secrets.Sight{}}
 	}
-	return s.of[of.UID]
-}
-
-// forget what is of a cluster that goes.
-func (s *sights) forget(of *api.KafkaCluster) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.of, of.UID)
+	return s.of[name].Sight
 }
 
 // Ensure implements engine.Certificates.
@@ -215,7 +214,6 @@ func (c certificatesPort) bootstrapNames(ctx context.Context, of *api.KafkaClust
 
 // Delete implements engine.Certificates.
 func (c certificatesPort) Delete(ctx context.Context, of *api.KafkaCluster) error {
-	c.sights.forget(of)
 	if err := c.pki.Delete(ctx, of); err != nil {
 		return fmt.Errorf("delete the certificates: %w", err)
 	}

@@ -82,7 +82,7 @@ func (w *work) readOwn(ctx context.Context, h *held) error {
 	return nil
 }
 
-func (s Store) named() client.Reader {
+func (s Store) named() client.Reader { //nolint:ireturn // as it was given
 	if s.Named != nil {
 		return s.Named
 	}

@@ -177,7 +177,11 @@ func givenAt(secret *corev1.Secret, annotation string) time.Time {
 // readUsers reads the Secrets of users while a CA is being replaced: else nothing depends on them.
 func (w *work) readUsers(ctx context.Context) error {
 	replaced := slices.ContainsFunc(w.cas, func(h *held) bool { return len(h.authority.CAs) > 1 })
-	if !replaced || w.users != nil || w.s.Users == nil {
+	if !replaced {
+		w.users, w.sight.users = nil, nil
+		return nil
+	}
+	if w.users != nil || w.s.Users == nil {
 		return nil
 	}
 	users, err := w.s.Users(ctx)

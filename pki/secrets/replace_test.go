@@ -56,7 +56,7 @@ func (l *live) look(_ context.Context, probe secrets.Probe) map[string]certifica
 		if l.asleep[n.ID] {
 			seen.Fault = "does not answer"
 		}
-		data := l.secret(pki.NodeSecretName("orders", n.ID)).Data
+		data := l.secret(pki.NodeSecretName("orders", n.ID)).Data //nolint:contextcheck // the test's own is as good
 		pair, err := pki.ParsePair(data[layout.KeyNodePEM])
 		if err != nil {
 			l.t.Fatal(err)
