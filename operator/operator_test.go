@@ -265,6 +265,7 @@ func TestOperator(t *testing.T) {
 	y.born()
 	y.previewed()
 	y.quiet()
+	y.replaced()
 	y.operations()
 	y.withoutOperator(url)
 	y.deletion()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +20,7 @@ import (
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	core "castellan.dev/castellan/core/entities"
+	"castellan.dev/castellan/pki"
 )
 
 // TestEntities is one story, since a control plane takes seconds to start.
@@ -284,6 +286,7 @@ func (y *yard) mutualTLS() {
 		return nil
 	})
 	y.is(u, metav1.ConditionTrue, "InForce", "")
+	y.anotherCA()
 	change(y, u, func(u *api.KafkaUser) { u.Spec.Authentication = api.UserAuthentication{Type: api.UserScramSha512} })
 	y.is(u, metav1.ConditionTrue, "InForce", "")
 	if s := y.secretOf("team", "shipping"); len(s.Data["user.key"]) > 0 || len(s.Data["password"]) == 0 {
@@ -292,6 +295,38 @@ func (y *yard) mutualTLS() {
 }
 
 // foreignSecret is never overwritten.
+// anotherCA signs from now on: users get certificates of it, and it is noted since when.
+func (y *yard) anotherCA() {
+	before := y.secretOf("team", "shipping")
+	ca, err := pki.NewCA("another", time.Now())
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	key, err := ca.KeyPEM()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	signs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: "orders-clients-ca"}}
+	change(y, signs, func(s *corev1.Secret) {
+		s.Data = map[string][]byte{"ca.crt": slices.Concat(ca.TrustPEM(), s.Data["ca.crt"]), "ca.key": key}
+	})
+	y.eventually("the certificate is of the other CA", func() error {
+		s := y.secretOf("team", "shipping")
+		leaf, err := pki.Pair{Chain: s.Data["user.crt"]}.Leaf()
+		if err != nil || !ca.Signed(leaf) {
+			return fmt.Errorf("it is not, %w", err)
+		}
+		given, err := time.Parse(time.RFC3339Nano, s.Annotations[pki.CertificateGiven])
+		if err != nil || time.Since(given) > time.Minute || s.Annotations[pki.CertificateGiven] == before.Annotations[pki.CertificateGiven] {
+			y.t.Errorf("given at %q, before at %q", s.Annotations[pki.CertificateGiven], before.Annotations[pki.CertificateGiven])
+		}
+		if s.Annotations[pki.TrustGiven] != before.Annotations[pki.TrustGiven] || before.Annotations[pki.TrustGiven] == "" {
+			y.t.Errorf("trust given at %q, before at %q", s.Annotations[pki.TrustGiven], before.Annotations[pki.TrustGiven])
+		}
+		return nil
+	})
+}
+
 func (y *yard) foreignSecret() {
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: "mine"}, Data: map[string][]byte{"x": []byte("y")}}
 	y.create(s)

@@ -46,7 +46,7 @@ func (w *work) parties() {
 	operator := pki.OperatorRequest()
 	both := []certificates.Role{certificates.Cluster, certificates.Clients}
 	w.places = []*place{
-		{name: "clients that use Secret " + pki.TrustSecretName(name), kind: certificates.Client, secret: pki.TrustSecretName(name), form: corev1.SecretTypeOpaque, trusts: both[:1]},
+		{name: "whoever uses Secret " + pki.TrustSecretName(name), kind: certificates.Client, secret: pki.TrustSecretName(name), form: corev1.SecretTypeOpaque, trusts: both[:1]},
 		{name: "operator", kind: certificates.Operator, secret: pki.OperatorSecretName(name), form: corev1.SecretTypeTLS, request: &operator, trusts: both[:1]},
 	}
 	clients := slices.ContainsFunc(w.want.Listeners, mutual)
