@@ -1,6 +1,7 @@
 package secrets
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -104,16 +105,21 @@ func (h *held) known() authority.Authority {
 // find looks for CAs that parties hold. What is left over from a node of earlier times says nothing while there is a CA.
 func (w *work) find(h *held) {
 	var bundles [][]byte
+	add := func(bundle []byte) { // most are the same
+		if !slices.ContainsFunc(bundles, func(b []byte) bool { return bytes.Equal(b, bundle) }) {
+			bundles = append(bundles, bundle)
+		}
+	}
 	for _, p := range w.places {
 		if p.node != nil && !p.node.Had && len(h.authority.CAs) > 0 {
 			continue
 		}
 		if slices.Contains(p.trusts, h.role.role) {
-			bundles = append(bundles, w.data(p)[p.bundle(h.role.role)])
+			add(w.data(p)[p.bundle(h.role.role)])
 		}
 	}
 	if public := w.w.existing[h.trust]; public != nil {
-		bundles = append(bundles, public.Data[pki.KeyCACert])
+		add(public.Data[pki.KeyCACert])
 	}
 	h.found = h.authority.Found(bundles...)
 }

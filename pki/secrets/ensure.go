@@ -30,12 +30,11 @@ const most = 12
 
 // work is one call of Ensure.
 type work struct {
-	s     Store
-	w     writer
-	kc    *api.KafkaCluster
-	want  Wanted
-	began time.Time
-	// wall is the began by which looks are measured.
+	s      Store
+	w      writer
+	kc     *api.KafkaCluster
+	want   Wanted
+	began  time.Time
 	cas    []*held
 	places []*place
 	files  listenerFiles
@@ -254,12 +253,12 @@ func (w *work) issued() (Issued, error) {
 		if p.request == nil {
 			continue
 		}
-		leaf, err := p.pair(w.data(p)).Leaf()
+		leaf := w.leaf(p, w.data(p))
 		switch {
-		case err != nil && p.node == nil:
+		case leaf == nil && p.node == nil:
 			lacking = append(lacking, p.name)
-		case err == nil && p.node != nil:
-			out.Nodes[p.node.ID] = Certificate{Digest: pki.Digest(leaf), NotAfter: leaf.NotAfter}
+		case leaf != nil && p.node != nil:
+			out.Nodes[p.node.ID] = Certificate{Digest: leaf.Digest, NotAfter: leaf.NotAfter}
 		}
 	}
 	if len(lacking) > 0 { // nothing can be asked of any node

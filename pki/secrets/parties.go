@@ -113,14 +113,19 @@ func (p *place) bundle(r certificates.Role) string {
 	return pki.KeyCACert
 }
 
-// pair is its certificate; what cannot be read is none.
-func (p *place) pair(data map[string][]byte) pki.Pair {
+// leaf is its certificate; what cannot be read is none.
+func (w *work) leaf(p *place, data map[string][]byte) *certificates.Leaf {
 	content := data[layout.KeyNodePEM]
 	if p.node == nil {
 		content = slices.Concat(data[pki.KeyTLSKey], data[pki.KeyTLSCert])
 	}
-	pair, _ := pki.ParsePair(content)
-	return pair
+	memo := w.sight.leaf(p.name, content, w.held(certificates.Cluster).known())
+	if memo.cert == nil {
+		return nil
+	}
+	leaf := memo.facts
+	leaf.Names = p.request.Serves(memo.cert)
+	return &leaf
 }
 
 func (p *place) setPair(data map[string][]byte, pair pki.Pair) {
@@ -137,11 +142,11 @@ func (w *work) party(p *place) certificates.Party {
 	out := certificates.Party{Name: p.name, Kind: p.kind, Trust: map[certificates.Role]certificates.Trust{}, Seen: w.sight.seen[p.name]}
 	out.New = p.request != nil && secret == nil && (p.node == nil || !p.node.Had)
 	for _, r := range p.trusts {
-		out.Trust[r] = certificates.Trust{Anchors: authority.Anchors(data[p.bundle(r)]), At: givenAt(secret, pki.TrustGiven)}
+		out.Trust[r] = certificates.Trust{Anchors: w.sight.anchors(data[p.bundle(r)]), At: givenAt(secret, pki.TrustGiven)}
 	}
 	if p.request != nil {
 		out.Presents = certificates.Cluster
-		out.Leaf = w.held(certificates.Cluster).known().Leaf(p.pair(data), *p.request)
+		out.Leaf = w.leaf(p, data)
 	}
 	if p.kind == certificates.Operator {
 		out.Seen = w.seesItself(out)

@@ -1,7 +1,9 @@
 package secrets
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 
 	"castellan.dev/castellan/core/certificates"
 	"castellan.dev/castellan/pki"
+	"castellan.dev/castellan/pki/authority"
 )
 
 // How often the nodes are looked at: soon after something has changed, ever less often while nobody follows, and
@@ -54,6 +57,53 @@ type Sight struct {
 	changed time.Time
 	users   map[types.UID]*userMemo
 	cas     string
+	leaves  map[string]leafMemo
+	// bundle and trusted are the bundle that was read last; most are the same.
+	bundle  []byte
+	trusted []string
+}
+
+// leafMemo spares to read a certificate again, and to find who signed it.
+type leafMemo struct {
+	content [sha256.Size]byte
+	cas     string
+	cert    *x509.Certificate
+	facts   certificates.Leaf
+}
+
+// leaf reads a key and its chain under these CAs; it has no certificate when that is no pair.
+func (s *Sight) leaf(of string, content []byte, by authority.Authority) leafMemo {
+	want := leafMemo{content: sha256.Sum256(content), cas: namesOf(by)}
+	if memo := s.leaves[of]; memo.content == want.content && memo.cas == want.cas {
+		return memo
+	}
+	if pair, err := pki.ParsePair(content); err == nil {
+		if chain, err := pki.ParseCertificates(pair.Chain); err == nil {
+			c := chain[0]
+			want.cert, want.facts = c, certificates.Leaf{Digest: pki.Digest(c), Issuer: by.IssuerOf(chain), NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+		}
+	}
+	if s.leaves == nil {
+		s.leaves = map[string]leafMemo{}
+	}
+	s.leaves[of] = want
+	return want
+}
+
+// anchors of a bundle.
+func (s *Sight) anchors(bundle []byte) []string {
+	if s.bundle == nil || !bytes.Equal(s.bundle, bundle) {
+		s.bundle, s.trusted = bytes.Clone(bundle), authority.Anchors(bundle)
+	}
+	return s.trusted
+}
+
+func namesOf(a authority.Authority) string {
+	var names strings.Builder
+	for _, ca := range a.CAs {
+		names.WriteString(ca.ID())
+	}
+	return names.String()
 }
 
 // userMemo spares to read certificates again that have not changed.
@@ -66,14 +116,12 @@ type userMemo struct {
 
 // recall is the memo of a user's Secret under these CAs.
 func (s *Sight) recall(u *User, cas []*held) *userMemo {
-	var names strings.Builder
+	names := ""
 	for _, h := range cas {
-		for _, ca := range h.known().CAs {
-			names.WriteString(ca.ID())
-		}
+		names += namesOf(h.known())
 	}
-	if s.cas != names.String() || s.users == nil {
-		s.cas, s.users = names.String(), map[types.UID]*userMemo{}
+	if s.cas != names || s.users == nil {
+		s.cas, s.users = names, map[types.UID]*userMemo{}
 	}
 	memo := s.users[u.Secret.UID]
 	if memo == nil || memo.version != u.Secret.ResourceVersion {
