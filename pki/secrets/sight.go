@@ -116,10 +116,11 @@ type userMemo struct {
 
 // recall is the memo of a user's Secret under these CAs.
 func (s *Sight) recall(u *User, cas []*held) *userMemo {
-	names := ""
+	parts := make([]string, 0, len(cas))
 	for _, h := range cas {
-		names += namesOf(h.known())
+		parts = append(parts, namesOf(h.known()))
 	}
+	names := strings.Join(parts, "|")
 	if s.cas != names || s.users == nil {
 		s.cas, s.users = names, map[types.UID]*userMemo{}
 	}
