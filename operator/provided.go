@@ -81,12 +81,13 @@ func (p *providedClient) Get(ctx context.Context, key client.ObjectKey, o client
 
 // Update implements client.Writer: what was kept is another one from here on.
 func (p *providedClient) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
+	err := p.Client.Update(ctx, o, opts...)
 	if _, ok := o.(*corev1.Secret); ok {
 		p.mu.Lock()
 		delete(p.secrets, client.ObjectKeyFromObject(o))
 		p.mu.Unlock()
 	}
-	return p.Client.Update(ctx, o, opts...)
+	return err
 }
 
 func (p *providedClient) secret(ctx context.Context, key client.ObjectKey, o *corev1.Secret, opts ...client.GetOption) error {

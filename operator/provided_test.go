@@ -58,6 +58,8 @@ func TestAProvidedSecretIsReadOnceInAWhile(t *testing.T) {
 		time.Sleep(providedFor + time.Second)
 		read("2", 1)
 		read("2", 0)
+		_ = c.Update(t.Context(), secret.DeepCopy()) // whatever became of it
+		read("2", 1)
 		write(stored.Delete(t.Context(), secret))
 		time.Sleep(providedFor + time.Second)
 		read("", 1)
