@@ -168,9 +168,6 @@ func heard(c ChildState, renewed *metav1.MicroTime) bool {
 // returns what is waited for.
 func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 	for _, l := range c.Status.Listeners {
-		if knowsClients(c, l.Name) {
-			continue // we are none of them
-		}
 		config, err := w.clientConfig(ctx, c.Namespace, l)
 		if err != nil {
 			return err.Error()
@@ -197,13 +194,6 @@ func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 		}
 	}
 	return ""
-}
-
-// knowsClients says whether a listener lets in only who proves who it is.
-func knowsClients(c *api.KafkaCluster, listener string) bool {
-	return slices.ContainsFunc(c.Spec.Listeners, func(l api.Listener) bool {
-		return l.Name == listener && l.Authentication.Type != "" && l.Authentication.Type != api.AuthenticationNone
-	})
 }
 
 func (w *waiter) clientConfig(ctx context.Context, namespace string, l api.ListenerStatus) (kafka.ClientConfig, error) {
