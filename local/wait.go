@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -165,9 +166,16 @@ func heard(c ChildState, renewed *metav1.MicroTime) bool {
 }
 
 // serves asks Kafka itself: after a reboot the API still says what was true before it. It
-// returns what is waited for.
+// returns what is waited for. At a listener that wants to know its clients nothing can be asked,
+// so one that accepts connections serves.
 func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 	for _, l := range c.Status.Listeners {
+		if authenticates(c, l.Name) {
+			if err := connects(ctx, strings.Split(l.BootstrapServers, ",")); err != nil {
+				return fmt.Sprintf("Kafka does not answer yet: %v", err)
+			}
+			continue
+		}
 		config, err := w.clientConfig(ctx, c.Namespace, l)
 		if err != nil {
 			return err.Error()
@@ -194,6 +202,26 @@ func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 		}
 	}
 	return ""
+}
+
+func authenticates(c *api.KafkaCluster, listener string) bool {
+	return slices.ContainsFunc(c.Spec.Listeners, func(l api.Listener) bool {
+		return l.Name == listener && l.Authentication.Type != "" && l.Authentication.Type != api.AuthenticationNone
+	})
+}
+
+// connects looks whether one of these addresses takes a connection.
+func connects(ctx context.Context, addresses []string) error {
+	dialer := &net.Dialer{Timeout: time.Second}
+	var failures []error
+	for _, address := range addresses {
+		connection, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return connection.Close()
+		}
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
 }
 
 func (w *waiter) clientConfig(ctx context.Context, namespace string, l api.ListenerStatus) (kafka.ClientConfig, error) {

@@ -2,6 +2,7 @@ package local
 
 import (
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,4 +55,26 @@ func TestWhatBlocksAgainAndAgainIsGivenUpOn(t *testing.T) {
 			<-time.After(patience + time.Second)
 		}
 	})
+}
+
+// A listener that wants to know its clients says nothing to `up`, and serves all the same.
+func TestListenersThatKnowTheirClientsServe(t *testing.T) {
+	open, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &api.KafkaCluster{
+		Spec:   api.KafkaClusterSpec{Listeners: []api.Listener{{Name: "scram", Authentication: api.Authentication{Type: api.AuthenticationScramSha512}}}},
+		Status: api.KafkaClusterStatus{Listeners: []api.ListenerStatus{{Name: "scram", BootstrapServers: open.Addr().String()}}},
+	}
+	w := waiter{up: &up{}}
+	if waits := w.serves(t.Context(), c); waits != "" {
+		t.Errorf("a listener that accepts connections: waits for %q", waits)
+	}
+	if err := open.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if waits := w.serves(t.Context(), c); !strings.Contains(waits, "Kafka does not answer yet") {
+		t.Errorf("a listener where nobody listens: waits for %q", waits)
+	}
 }
