@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"castellan.dev/castellan/packages"
@@ -84,25 +85,59 @@ func (s *Stand) TryApply(yaml string) Output {
 // of a version and returns its standard output; it has to work.
 func (s *Stand) KafkaTool(version string, stdin io.Reader, class string, args ...string) string {
 	s.tb.Helper()
-	java := append([]string{"-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(s.libs(version), "*"), class}, args...)
-	out := execute(s.tb.Context(), toolTimeout, stdin, "java", java...)
+	out := s.TryKafkaTool(version, nil, stdin, class, args...)
 	if out.Code != 0 {
 		s.tb.Fatalf("Kafka's own %s: %s", class, out)
 	}
 	return out.Stdout
 }
 
+// TryKafkaTool is KafkaTool for a test that wants to see it fail; jvm are further options of the virtual machine.
+func (s *Stand) TryKafkaTool(version string, jvm []string, stdin io.Reader, class string, args ...string) Output {
+	s.tb.Helper()
+	java := slices.Concat([]string{"-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}, jvm, []string{"-cp", filepath.Join(s.libs(version), "*"), class}, args)
+	return execute(s.tb.Context(), toolTimeout, stdin, "java", java...)
+}
+
 // Kcat runs kcat, which has to work, and returns its standard output.
 func (s *Stand) Kcat(stdin io.Reader, args ...string) string {
 	s.tb.Helper()
-	if _, err := exec.LookPath("kcat"); err != nil {
-		s.tb.Fatalf("%v: run test/install-tools", err)
-	}
-	out := execute(s.tb.Context(), toolTimeout, stdin, "kcat", args...)
+	out := s.TryKcat(stdin, args...)
 	if out.Code != 0 {
 		s.tb.Fatalf("kcat: %s", out)
 	}
 	return out.Stdout
+}
+
+// TryKcat is Kcat for a test that wants to see it fail.
+func (s *Stand) TryKcat(stdin io.Reader, args ...string) Output {
+	s.tb.Helper()
+	return execute(s.tb.Context(), toolTimeout, stdin, "env", append(KcatCommand(s.tb), args...)...)
+}
+
+// KcatCommand is how kcat is called by env(1), with the librdkafka that test/install-tools has fetched: Debian's own
+// cannot log in to Kafka 4 with SCRAM.
+func KcatCommand(tb testing.TB) []string {
+	tb.Helper()
+	library := Installed(tb, "librdkafka-2.16.1")
+	if _, err := exec.LookPath("kcat"); err != nil {
+		tb.Fatalf("%v: run test/install-tools", err)
+	}
+	return []string{"LD_LIBRARY_PATH=" + library, "kcat"}
+}
+
+// Installed is the folder of something that test/install-tools keeps in Castellan's cache.
+func Installed(tb testing.TB, name string) string {
+	tb.Helper()
+	store, err := packages.DefaultDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	folder := filepath.Join(filepath.Dir(store), name)
+	if _, err := os.Stat(folder); err != nil {
+		tb.Fatalf("%v: run test/install-tools", err)
+	}
+	return folder
 }
 
 // libs is where the package store keeps the jars of a version.
