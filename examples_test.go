@@ -3,12 +3,14 @@ package castellan_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 	"castellan.dev/castellan/core/cluster"
+	"castellan.dev/castellan/core/entities"
 	"castellan.dev/castellan/packages"
 )
 
@@ -39,6 +41,34 @@ func TestExamplesAreAcceptedWithoutAWarning(t *testing.T) {
 		}
 		if len(m.Nodes) != want {
 			t.Errorf("%s resolves to %d nodes, want %d", file, len(m.Nodes), want)
+		}
+	}
+}
+
+func TestExamplesOfTopicsAndUsersAreAccepted(t *testing.T) {
+	files, err := filepath.Glob("examples/clients/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("find the examples: %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("read the example: %v", err)
+		}
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			var topic api.KafkaTopic
+			var user api.KafkaUser
+			problem := ""
+			if strings.Contains(document, "kind: KafkaTopic") {
+				err = yaml.UnmarshalStrict([]byte(document), &topic)
+				problem = entities.CheckTopic(&topic)
+			} else {
+				err = yaml.UnmarshalStrict([]byte(document), &user)
+				problem = entities.CheckUser(&user)
+			}
+			if err != nil || problem != "" {
+				t.Errorf("%s: %v %s, in:\n%s", file, err, problem, document)
+			}
 		}
 	}
 }
