@@ -142,7 +142,7 @@ type following struct {
 // follow starts one, and returns once it has read a record.
 func (i identity) follow(t *testing.T, topic string) *following {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "env", append(stand.KcatCommand(t), "-F", i.kcat, "-u", "-C", "-t", topic, "-o", "beginning")...) //nolint:gosec // its file
+	cmd := exec.CommandContext(t.Context(), "env", append(stand.KcatCommand(t), "-F", i.kcat, "-u", "-C", "-t", topic, "-o", "beginning")...)
 	f := &following{ended: make(chan time.Time, 1)}
 	cmd.Stderr = &f.stderr
 	out, err := cmd.StdoutPipe()

@@ -43,7 +43,7 @@ func startKeycloak(t *testing.T, audience string, secrets map[string]string) *ke
 			t.Fatal(err)
 		}
 	}
-	database, err := os.ReadFile(filepath.Join(product, "data", "h2", "keycloakdb.mv.db")) //nolint:gosec // the cache's own
+	database, err := os.ReadFile(filepath.Join(product, "data", "h2", "keycloakdb.mv.db"))
 	if err != nil {
 		t.Fatalf("%v: delete %s and run test/install-tools", err, product)
 	}
@@ -96,7 +96,7 @@ func (k *keycloak) start(t *testing.T, home string, args ...string) {
 		// Without a cluster it listens on loopback only.
 		"start", "--optimized", "--cache=local", "--import-realm", "--http-host=127.0.0.1",
 	}
-	cmd := exec.CommandContext(context.Background(), "java", append(java, args...)...) //nolint:gosec // Keycloak's own jars
+	cmd := exec.CommandContext(context.Background(), "java", append(java, args...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -129,7 +129,7 @@ func (k *keycloak) ready(ctx context.Context) error {
 		return fmt.Errorf("ask Keycloak for its keys: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		err = errors.New("Keycloak says " + response.Status) //nolint:revive,staticcheck // a name
+		err = errors.New("Keycloak says " + response.Status) //nolint:staticcheck // a name
 	}
 	return errors.Join(err, response.Body.Close())
 }
@@ -183,8 +183,7 @@ func writePrivate(t *testing.T, file string, content []byte) {
 // asProvider is a listener's OAuth with this provider, as YAML, and the Secret with its CA.
 func (k *keycloak) asProvider(audience string) (oauth, secret string) {
 	oauth = fmt.Sprintf("{jwksURL: %q, issuer: %q, audiences: [%s], principalClaim: azp, caSecretRef: {name: keycloak-ca}}", k.keys, k.issuer, audience)
-	ca, _ := json.Marshal(string(k.ca)) // a string always can be
-	return oauth, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: keycloak-ca, namespace: default}\nstringData: {ca.crt: %s}\n", ca)
+	return oauth, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: keycloak-ca, namespace: default}\nstringData: {ca.crt: %q}\n", k.ca)
 }
 
 // ofOAuth is a client that gets its tokens from it.

@@ -104,8 +104,9 @@ func TestClients(t *testing.T) {
 	}
 	certificateAsPKCS12(t, s)
 	passwordIsRotated(t, s)
-	userChangesItsWays(t, s)
+	userChangesItsWays(t, s, known)
 	namesThatAreOdd(t, s)
+	known.add(t) // and some of their users do not
 	for _, i := range all {
 		if i.name == "reader-scram" {
 			i = withPassword(t, s, i.name) // it was rotated
@@ -166,7 +167,7 @@ func passwordIsRotated(t *testing.T, s *stand.Stand) {
 }
 
 // userChangesItsWays gives a user another authentication, and the first one back.
-func userChangesItsWays(t *testing.T, s *stand.Stand) {
+func userChangesItsWays(t *testing.T, s *stand.Stand, known *knownSecrets) {
 	t.Helper()
 	const mover = "mover-cert"
 	s.Apply(strings.ReplaceAll(strings.Split(readersOnly, "---\n")[0], "reader-cert", mover))
@@ -177,6 +178,7 @@ func userChangesItsWays(t *testing.T, s *stand.Stand) {
 	changed(t, s, userNamed(mover), `{"spec":{"authentication":{"type":"ScramSha512"}}}`)
 	nowInForce(t, s, userNamed(mover))
 	password := withPassword(t, s, mover)
+	known.add(t) // it does not stay
 	works(t, "with a password in place of the certificate", password.reads("orders-a"), "of orders-a")
 	if left := secretOf(t, s, mover)["user.key"]; len(left) > 0 {
 		t.Error("the Secret still holds the private key of the certificate")
@@ -191,10 +193,13 @@ func userChangesItsWays(t *testing.T, s *stand.Stand) {
 	}
 }
 
-// namesThatAreOdd are names that a certificate cannot have, or only escaped; with a password they work.
+// namesThatAreOdd are names that a certificate cannot have, or only escaped; with a password they work, also with one as odd.
 func namesThatAreOdd(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	const odd = `we=ird, "na+me\`
+	if err := s.Client().Create(t.Context(), secret("given", map[string][]byte{"word": []byte(`pa=ss, "w+rd\ €nd`)})); err != nil {
+		t.Fatal(err)
+	}
 	long := strings.Repeat("long-", 20) + "scram"
 	user := func(name, principal, way string) string {
 		return fmt.Sprintf(`apiVersion: castellan.dev/v1alpha1
@@ -215,7 +220,7 @@ spec:
 			t.Errorf("%s name with MutualTLS: want it refused with %q: %s", name, tt.says, out)
 		}
 	}
-	s.Apply(user("odd-scram", principal, "ScramSha512") + "---\n" + user(long, "", "ScramSha512"))
+	s.Apply(user("odd-scram", principal, "ScramSha512, scramSha512: {password: {name: given, key: word}}") + "---\n" + user(long, "", "ScramSha512"))
 	nowInForce(t, s, userNamed("odd-scram"), userNamed(long))
 	for _, name := range []string{"odd-scram", long} {
 		i := withPassword(t, s, name)
