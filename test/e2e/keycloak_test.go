@@ -129,7 +129,7 @@ func (k *keycloak) ready(ctx context.Context) error {
 		return fmt.Errorf("ask Keycloak for its keys: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		err = errors.New("Keycloak says " + response.Status) //nolint:staticcheck // a name
+		err = errors.New("Keycloak says " + response.Status)
 	}
 	return errors.Join(err, response.Body.Close())
 }
