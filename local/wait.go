@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -167,11 +166,11 @@ func heard(c ChildState, renewed *metav1.MicroTime) bool {
 
 // serves asks Kafka itself: after a reboot the API still says what was true before it. It
 // returns what is waited for. At a listener that wants to know its clients nothing can be asked,
-// so one that accepts connections serves.
+// so one that accepts connections serves; neither where a certificate is the user's own, with names of its own.
 func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 	for _, l := range c.Status.Listeners {
-		if authenticates(c, l.Name) {
-			if err := connects(ctx, strings.Split(l.BootstrapServers, ",")); err != nil {
+		if !open(c, l.Name) {
+			if err := kafka.Reach(ctx, kafka.ClientConfig{Brokers: strings.Split(l.BootstrapServers, ",")}); err != nil {
 				return fmt.Sprintf("Kafka does not answer yet: %v", err)
 			}
 			continue
@@ -179,12 +178,6 @@ func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 		config, err := w.clientConfig(ctx, c.Namespace, l)
 		if err != nil {
 			return err.Error()
-		}
-		if c.Spec.Authentication(l.Name) != api.AuthenticationNone { // we are none of its users
-			if err := kafka.Reach(ctx, config); err != nil {
-				return fmt.Sprintf("listener %s does not answer yet: %v", l.Name, err)
-			}
-			continue
 		}
 		kc, err := kafka.Dial(ctx, config)
 		if err != nil {
@@ -204,24 +197,10 @@ func (w *waiter) serves(ctx context.Context, c *api.KafkaCluster) string {
 	return ""
 }
 
-func authenticates(c *api.KafkaCluster, listener string) bool {
-	return slices.ContainsFunc(c.Spec.Listeners, func(l api.Listener) bool {
-		return l.Name == listener && l.Authentication.Type != "" && l.Authentication.Type != api.AuthenticationNone
-	})
-}
-
-// connects looks whether one of these addresses takes a connection.
-func connects(ctx context.Context, addresses []string) error {
-	dialer := &net.Dialer{Timeout: time.Second}
-	var failures []error
-	for _, address := range addresses {
-		connection, err := dialer.DialContext(ctx, "tcp", address)
-		if err == nil {
-			return connection.Close()
-		}
-		failures = append(failures, err)
-	}
-	return errors.Join(failures...)
+// open says whether anybody may ask through a listener that dials the address which it shows.
+func open(c *api.KafkaCluster, listener string) bool {
+	own := slices.ContainsFunc(c.Spec.Listeners, func(l api.Listener) bool { return l.Name == listener && l.TLS != nil && l.TLS.SecretRef != nil })
+	return !own && c.Spec.Authentication(listener) == api.AuthenticationNone
 }
 
 func (w *waiter) clientConfig(ctx context.Context, namespace string, l api.ListenerStatus) (kafka.ClientConfig, error) {
