@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,6 +42,7 @@ func TestEntities(t *testing.T) {
 	y.restartedAfterHold()
 	y.pruned()
 	y.quiet()
+	y.restartedQuietly()
 	y.clusterGone()
 }
 
@@ -431,17 +433,60 @@ func (y *yard) pruned() {
 	})
 }
 
+// readings counts how often Kafka was read as a whole.
+func (y *yard) readings() int {
+	n := 0
+	for key, count := range y.fake.Requests() {
+		if key.Name() == "DescribeACLs" { // one in each
+			n += count
+		}
+	}
+	return n
+}
+
+// restartedQuietly: another operator finds everything as it was told, and writes nothing; but what was changed meanwhile
+// it puts back, and says so.
+func (y *yard) restartedQuietly() {
+	readings := y.readings
+	a := topic(home, "put-back")
+	a.Spec.Config = api.Config{"retention.ms": "1000"}
+	y.create(a)
+	y.is(a, metav1.ConditionTrue, "InForce", "")
+	restart := func(meanwhile ...core.Action) []string {
+		y.stop()
+		y.outside(meanwhile...)
+		writes, from := len(y.written()), readings()
+		y.start()
+		y.eventually("Kafka is read again", func() error {
+			if n := readings(); n < from+4 {
+				return fmt.Errorf("%d readings", n-from)
+			}
+			return nil
+		})
+		return y.written()[writes:]
+	}
+	if wrote := restart(); len(wrote) > 0 {
+		y.t.Errorf("another operator wrote although nothing had changed: %v", wrote)
+	}
+	restart(core.AlterConfig{Topic: "put-back", Set: map[string]string{"retention.ms": "7"}})
+	if got := y.has("retention.ms").Topics["put-back"]; got.Config["retention.ms"] != "1000" {
+		y.t.Errorf("what was changed meanwhile is not put back: %+v", got)
+	}
+	y.eventually("an event says what was put back", func() error {
+		var list eventsv1.EventList
+		if err := y.c.List(y.t.Context(), &list, client.InNamespace(home)); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool { return e.Reason == "PutBack" && e.Regarding.Name == "put-back" }) {
+			return fmt.Errorf("none of %d events", len(list.Items))
+		}
+		return nil
+	})
+}
+
 // quiet: where nothing changes nothing is written, and Kafka is asked a bounded number of times.
 func (y *yard) quiet() {
-	reads := func() int { // one in each reading
-		n := 0
-		for key, count := range y.fake.Requests() {
-			if key.Name() == "DescribeACLs" {
-				n += count
-			}
-		}
-		return n
-	}
+	reads := y.readings
 	all := func() int {
 		n := 0
 		for _, count := range y.fake.Requests() {

@@ -175,6 +175,9 @@ func (k *keeper) turn(ctx context.Context) time.Time {
 	if !k.againAt.IsZero() && !now.Before(k.againAt) && !now.Before(k.allAt.Add(soon)) {
 		k.all(ctx, now)
 	}
+	if !k.asked() {
+		return k.next()
+	}
 	if keys := k.take(); len(keys) > 0 {
 		k.batch(ctx, keys)
 	}
@@ -182,9 +185,13 @@ func (k *keeper) turn(ctx context.Context) time.Time {
 	return k.next()
 }
 
+// asked says whether Kafka has answered once, or failed to: before that there is nothing to say of any object, and after
+// a start of the operator every status would be written twice for nothing.
+func (k *keeper) asked() bool { return k.known || !k.unreadable.IsZero() }
+
 func (k *keeper) next() time.Time {
 	now := k.r.Now()
-	if k.before.len()+k.after.len() > 0 {
+	if k.asked() && k.before.len()+k.after.len() > 0 {
 		return now
 	}
 	next := now.Add(k.r.ReadEvery)

@@ -5,8 +5,11 @@ import (
 	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	api "castellan.dev/castellan/api/v1alpha1"
 	core "castellan.dev/castellan/core/entities"
 )
 
@@ -29,16 +32,29 @@ func (k *keeper) tellChanges(ctx context.Context, changes []core.Change, results
 		if o == nil || results[i].Outcome != core.Done {
 			continue
 		}
-		was := k.told[c.Owner]
 		switch {
 		case c.Removal:
 			if _, topic := c.Do.(core.DeleteTopic); topic {
 				k.r.Events.Eventf(o, nil, corev1.EventTypeNormal, "Deleted", "Delete", "Did: %s", short(core.Phrase(c.Do)))
 			}
-		case was.State == core.InForce && was.Generation == o.GetGeneration():
+		case wasInForce(o):
 			k.r.Events.Eventf(o, nil, corev1.EventTypeNormal, "PutBack", "PutBack", "It was changed by somebody else. Did: %s", short(core.Phrase(c.Do)))
 		}
 	}
+}
+
+// wasInForce says whether an object's status tells that what it asks for is in Kafka. What was told in memory is not asked:
+// another operator may have said it.
+func wasInForce(o client.Object) bool {
+	var conditions []metav1.Condition
+	switch o := o.(type) {
+	case *api.KafkaTopic:
+		conditions = o.Status.Conditions
+	case *api.KafkaUser:
+		conditions = o.Status.Conditions
+	}
+	ready := meta.FindStatusCondition(conditions, api.ConditionReady)
+	return ready != nil && ready.Status == metav1.ConditionTrue && ready.ObservedGeneration == o.GetGeneration()
 }
 
 func (k *keeper) tellCluster(ctx context.Context, do core.Action) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"castellan.dev/castellan/test/e2e/stand"
@@ -292,6 +293,16 @@ func changedBehindTheOperator(t *testing.T, s *stand.Stand, keeper identity) {
 			return fmt.Errorf("ACLs of reader-cert: %s", grants)
 		case !slices.Contains(topics, "other") || !slices.Contains(topics, "orders-stray"):
 			return fmt.Errorf("topics %v", topics)
+		}
+		return nil
+	})
+	s.Eventually("an event says what was put back", time.Minute, func(ctx context.Context) error {
+		var list eventsv1.EventList
+		if err := s.Client().List(ctx, &list); err != nil {
+			return fmt.Errorf("list the events: %w", err)
+		}
+		if !slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool { return e.Reason == "PutBack" && e.Regarding.Name == "orders-a" }) {
+			return fmt.Errorf("none of %d events is of reason PutBack and about orders-a", len(list.Items))
 		}
 		return nil
 	})
