@@ -37,7 +37,7 @@ helm:
 		-ldflags '-s -w -X helm.sh/helm/v3/internal/version.version=$(shell sed -n 's/^.*helm.sh\/helm\/v3 \(v[^ ]*\).*/\1/p' test/kube/go.mod)' -o ../../bin/helm helm.sh/helm/v3/cmd/helm
 
 # Stories that would make `make test` too long; `make e2e-all` tells them.
-long_stories := ^Test(SixNodes|Scale|Controllers|LogDirs)$$
+long_stories := ^Test(SixNodes|Scale|Controllers|LogDirs|Operations|Clients)$$
 
 test: build helm ## build what tests need and pass all of them, on real Kafka
 	@test/install-tools
@@ -62,6 +62,7 @@ e2e: build kube-build ## tell the stories on a real Kubernetes (needs root)
 	@$(slow_beat) "stories on a real Kubernetes" go test -count 1 -timeout 40m -run '^TestKube' ./test/e2e/kube
 
 e2e-all: build kube-build ## tell also the long stories, and those of that Kubernetes itself
+	@test/install-tools clients
 	@$(slow_beat) "long stories on real Kafka" go test -count 1 -timeout 90m -run '$(long_stories)' ./test/e2e
 	@$(slow_beat) "testing testkube" go -C test/kube test -vet=off -count 1 -timeout 30m ./e2e
 	@$(slow_beat) "all stories on a real Kubernetes" go test -count 1 -timeout 120m ./test/e2e/kube
@@ -98,7 +99,7 @@ bench: build kube-build ## print figures and hold them against their bounds
 	@$(slow_beat) "plans of balances, on one core" go test -run '^$$' -bench . -benchtime 1x -cpu 1 -timeout 30m ./core/balance
 	@$(slow_beat) "one operator with a hundred clusters" go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./operator
 	@$(slow_beat) "on a real Kubernetes" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e/kube
-	@$(slow_beat) "on real Kafka, five minutes of rest included" go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/e2e
+	@$(slow_beat) "on real Kafka, five minutes of rest and ten thousands of topics and users included" go test -run '^$$' -bench . -benchtime 1x -timeout 90m ./test/e2e
 
 clean: ## remove what was built
 	rm -rf bin dist

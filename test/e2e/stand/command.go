@@ -102,20 +102,23 @@ func (s *Stand) TryKafkaTool(version string, jvm []string, stdin io.Reader, clas
 // Kcat runs kcat, which has to work, and returns its standard output.
 func (s *Stand) Kcat(stdin io.Reader, args ...string) string {
 	s.tb.Helper()
-	out := s.TryKcat(stdin, args...)
+	if _, err := exec.LookPath("kcat"); err != nil {
+		s.tb.Fatalf("%v: run test/install-tools", err)
+	}
+	out := execute(s.tb.Context(), toolTimeout, stdin, "kcat", args...)
 	if out.Code != 0 {
 		s.tb.Fatalf("kcat: %s", out)
 	}
 	return out.Stdout
 }
 
-// TryKcat is Kcat for a test that wants to see it fail.
+// TryKcat is Kcat for a test that logs in, or wants to see it fail.
 func (s *Stand) TryKcat(stdin io.Reader, args ...string) Output {
 	s.tb.Helper()
 	return execute(s.tb.Context(), toolTimeout, stdin, "env", append(KcatCommand(s.tb), args...)...)
 }
 
-// KcatCommand is how kcat is called by env(1), with the librdkafka that test/install-tools has fetched: Debian's own
+// KcatCommand is how kcat is called by env(1), with the librdkafka that `test/install-tools clients` has fetched: Debian's own
 // cannot log in to Kafka 4 with SCRAM.
 func KcatCommand(tb testing.TB) []string {
 	tb.Helper()
@@ -126,7 +129,7 @@ func KcatCommand(tb testing.TB) []string {
 	return []string{"LD_LIBRARY_PATH=" + library, "kcat"}
 }
 
-// Installed is the folder of something that test/install-tools keeps in Castellan's cache.
+// Installed is the folder of something that `test/install-tools clients` keeps in Castellan's cache.
 func Installed(tb testing.TB, name string) string {
 	tb.Helper()
 	store, err := packages.DefaultDir()
@@ -135,7 +138,7 @@ func Installed(tb testing.TB, name string) string {
 	}
 	folder := filepath.Join(filepath.Dir(store), name)
 	if _, err := os.Stat(folder); err != nil {
-		tb.Fatalf("%v: run test/install-tools", err)
+		tb.Fatalf("%v: run test/install-tools clients", err)
 	}
 	return folder
 }
