@@ -224,7 +224,13 @@ func (l *listeners) writes(opts []kgo.Opt, topic string) (outcome, error) {
 	if _, err := client.SeedBrokers()[0].Request(ctx, kmsg.NewPtrMetadataRequest()); err != nil {
 		return stranger, err
 	}
-	err = client.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr()
+	// A loaded machine lets the broker miss its heartbeats now and then: then no partition has a leader for a moment.
+	for {
+		err = client.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr()
+		if !errors.Is(err, kerr.LeaderNotAvailable) && !errors.Is(err, kerr.NotLeaderForPartition) || ctx.Err() != nil {
+			break
+		}
+	}
 	switch {
 	case err == nil:
 		return wrote, nil

@@ -52,7 +52,7 @@ func (w validator) serve(ctx context.Context, listener net.Listener, config *tls
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validate)})
 	mux.Handle(operationWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validateOperation)})
-	mux.Handle(topicWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(validateTopic)})
+	mux.Handle(topicWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(w.validateTopic)})
 	mux.Handle(userWebhookPath, &admission.Webhook{Handler: admission.HandlerFunc(validateUser)})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),

@@ -24,7 +24,7 @@ func userSecrets(ctx context.Context, c client.Reader, of *api.KafkaCluster) ([]
 	out := []secrets.User{}
 	for i := range list.Items {
 		u := &list.Items[i]
-		if entities.ClusterOf(u) != client.ObjectKeyFromObject(of) || !entities.Keeps(u) {
+		if entities.ClusterOf(u.Namespace, u.Spec.ClusterRef) != client.ObjectKeyFromObject(of) || !entities.Keeps(u) {
 			continue
 		}
 		secret := &corev1.Secret{}

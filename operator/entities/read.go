@@ -177,12 +177,12 @@ func (k *keeper) stillNameless(ctx context.Context, changes []core.Change) ([]co
 		}
 	}
 	for i := range topics.Items {
-		if t := &topics.Items[i]; clusterOf(t.Namespace, t.Spec.ClusterRef) == k.key {
+		if t := &topics.Items[i]; ClusterOf(t.Namespace, t.Spec.ClusterRef) == k.key {
 			named[key{core.KindTopic, core.TopicName(t)}] = true
 		}
 	}
 	for i := range users.Items {
-		if u := &users.Items[i]; clusterOf(u.Namespace, u.Spec.ClusterRef) == k.key {
+		if u := &users.Items[i]; ClusterOf(u.Namespace, u.Spec.ClusterRef) == k.key {
 			named[key{core.KindUser, core.PrincipalName(u)}] = true
 		}
 	}

@@ -227,7 +227,7 @@ func (r *Reconciler) topic(o client.Object, gone bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bind(core.Ref{Kind: core.KindTopic, NamespacedName: client.ObjectKeyFromObject(o)}, clusterOf(t.Namespace, t.Spec.ClusterRef), t, gone)
+	r.bind(core.Ref{Kind: core.KindTopic, NamespacedName: client.ObjectKeyFromObject(o)}, ClusterOf(t.Namespace, t.Spec.ClusterRef), t, gone)
 }
 
 func (r *Reconciler) user(o client.Object, gone bool) {
@@ -239,7 +239,7 @@ func (r *Reconciler) user(o client.Object, gone bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.nameGiven(ref, u, gone)
-	r.bind(ref, clusterOf(u.Namespace, u.Spec.ClusterRef), u, gone)
+	r.bind(ref, ClusterOf(u.Namespace, u.Spec.ClusterRef), u, gone)
 }
 
 // nameGiven keeps which Secret a user takes the password from.
@@ -262,7 +262,8 @@ func (r *Reconciler) nameGiven(ref core.Ref, u *api.KafkaUser, gone bool) {
 	r.given[at][ref], r.names[ref] = true, at
 }
 
-func clusterOf(namespace string, ref api.EntityClusterRef) types.NamespacedName {
+// ClusterOf is the KafkaCluster that an object of a namespace names.
+func ClusterOf(namespace string, ref api.EntityClusterRef) types.NamespacedName {
 	if ref.Namespace != "" {
 		namespace = ref.Namespace
 	}

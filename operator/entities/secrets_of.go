@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/types"
 
 	api "castellan.dev/castellan/api/v1alpha1"
 )
@@ -14,11 +13,6 @@ const CertificateKey = keyUserCert
 
 // SecretName of a user, in its namespace.
 func SecretName(u *api.KafkaUser) string { return secretName(u) }
-
-// ClusterOf a user is the KafkaCluster that it names.
-func ClusterOf(u *api.KafkaUser) types.NamespacedName {
-	return clusterOf(u.Namespace, u.Spec.ClusterRef)
-}
 
 // Keeps says whether a user's Secret follows what its cluster has, as far as the status tells.
 func Keeps(u *api.KafkaUser) bool {
