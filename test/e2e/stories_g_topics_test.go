@@ -100,8 +100,8 @@ func topicMade(t *testing.T, s *stand.Stand) {
 func topicRefused(t *testing.T, s *stand.Stand) {
 	t.Helper()
 	for spec, says := range map[string]string{
-		"replicas: 4": "is 4 and the cluster has 3 brokers",
-		`config: {retention.weeks: "1"}`:         "Kafka 4.3 has no topic key retention.weeks",
+		"replicas: 4":                           "is 4 and the cluster has 3 brokers",
+		`config: {retention.weeks: "1"}`:        "Kafka 4.3 has no topic key retention.weeks",
 		`config: {log.cleanup.policy: compact}`: "for a topic it is called cleanup.policy",
 	} {
 		if out := s.TryApply(topicOf("wrong", "partitions: 1", spec)); out.Code == 0 || !strings.Contains(out.Stderr, says) {
