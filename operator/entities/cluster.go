@@ -62,6 +62,9 @@ func (k *keeper) lookAtCluster(ctx context.Context) {
 		k.lookAgain()
 		return
 	}
+	if k.cluster != nil && k.cluster.Status.Nodes.Ready != kc.Status.Nodes.Ready {
+		k.readSoon(k.r.Now()) // how many brokers are alive decides what can be made
+	}
 	k.cluster = kc
 	k.mu.Lock()
 	k.trust = trustOf(kc)

@@ -71,6 +71,7 @@ type keeper struct {
 	rounds  map[key]int
 
 	reading    chan reading // nil when nothing is read
+	readMore   bool         // again, as soon as that has ended
 	readBegan  time.Time
 	readAt     time.Time
 	verifyAt   time.Time

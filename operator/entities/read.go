@@ -14,8 +14,9 @@ import (
 	entities "castellan.dev/castellan/kafka/entities"
 )
 
-// readSoon brings the next reading forward.
+// readSoon brings the next reading forward. One that is under way may have missed what it is for.
 func (k *keeper) readSoon(now time.Time) {
+	k.readMore = k.reading != nil
 	at := k.readBegan.Add(readPause)
 	if at.Before(now) {
 		at = now
@@ -69,6 +70,9 @@ func (k *keeper) hasRead(got reading) {
 	k.unreadable, k.known = time.Time{}, true
 	k.world.SetSnapshot(got.have)
 	k.readAt, k.againAt = k.readBegan.Add(k.r.ReadEvery), now
+	if k.readMore {
+		k.readSoon(now)
+	}
 }
 
 // all looks at everything, queues what differs, and does what the cluster itself asks for.
