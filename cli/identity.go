@@ -13,14 +13,6 @@ import (
 	"castellan.dev/castellan/kafka"
 )
 
-// Keys of the Secret of a KafkaUser.
-const (
-	userName        = "username"
-	userPassword    = "password"
-	userCertificate = "user.crt"
-	userKey         = "user.key"
-)
-
 // identity is as whom a command connects, and by which kind of listener.
 type identity struct {
 	user        string // empty is nobody
@@ -54,12 +46,12 @@ func (t *target) identity(ctx context.Context, c client.Client, cluster *api.Kaf
 		return identity{}, fmt.Errorf("read the Secret of KafkaUser %s: %w", key, err)
 	}
 	if as.by == api.AuthenticationScramSha512 {
-		as.login = &kafka.Login{User: string(secret.Data[userName]), Password: string(secret.Data[userPassword])}
+		as.login = &kafka.Login{User: string(secret.Data[api.UserSecretName]), Password: string(secret.Data[api.UserSecretPassword])}
 		return as, nil
 	}
-	pair, err := tls.X509KeyPair(secret.Data[userCertificate], secret.Data[userKey])
+	pair, err := tls.X509KeyPair(secret.Data[api.UserSecretCertificate], secret.Data[api.UserSecretKey])
 	if err != nil {
-		return identity{}, fmt.Errorf("read %s and %s of Secret %s/%s: %w", userCertificate, userKey, namespace, secret.Name, err)
+		return identity{}, fmt.Errorf("read %s and %s of Secret %s/%s: %w", api.UserSecretCertificate, api.UserSecretKey, namespace, secret.Name, err)
 	}
 	as.certificate = &pair
 	return as, nil

@@ -120,6 +120,15 @@ type ClusterQuota struct {
 // EveryOne stands for all that have no entry of their own; it is written {}.
 type EveryOne struct{}
 
+// Keys of the Secret of a KafkaUser that say who it is: a name and its password, or a certificate with its chain and its
+// key, PEM.
+const (
+	UserSecretName        = "username"
+	UserSecretPassword    = "password"
+	UserSecretCertificate = "user.crt"
+	UserSecretKey         = "user.key"
+)
+
 // ConditionEntities of a KafkaCluster says whether Kafka has the quotas of spec.quotas, and nothing
 // that spec.prune removes. It is there while one of the two is asked for.
 const ConditionEntities = "Entities"

@@ -16,8 +16,8 @@ import (
 
 // Keys of the Secret of a user with a certificate.
 const (
-	keyUserCert        = "user.crt"
-	keyUserKey         = "user.key"
+	keyUserCert        = api.UserSecretCertificate
+	keyUserKey         = api.UserSecretKey
 	keyUserP12         = "user.p12"
 	keyUserP12Password = "user.password"
 )

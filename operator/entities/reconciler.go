@@ -138,7 +138,7 @@ func (r *Reconciler) watch(ctx context.Context) (synced []toolscache.InformerSyn
 	}
 	secrets, kind := r.Cache, client.Object(&corev1.Secret{})
 	if r.Foreign != nil {
-		if err := add(r.Cache, &corev1.Secret{}, r.ownSecret); err != nil {
+		if err := add(r.Cache, &corev1.Secret{}, r.secret); err != nil {
 			return synced, stop, err
 		}
 		secrets, kind = r.Foreign, secretMetadata()
@@ -295,9 +295,6 @@ func (r *Reconciler) operation(o client.Object, _ bool) {
 		k.markRead()
 	}
 }
-
-// ownSecret is one of Castellan's, secret any.
-func (r *Reconciler) ownSecret(o client.Object, gone bool) { r.secret(o, gone) }
 
 func (r *Reconciler) secret(o client.Object, _ bool) {
 	name := client.ObjectKeyFromObject(o)

@@ -30,8 +30,8 @@ import (
 
 // Keys of a user's Secret.
 const (
-	keyUser       = "username"
-	keyPassword   = "password"
+	keyUser       = api.UserSecretName
+	keyPassword   = api.UserSecretPassword
 	keyJAAS       = "sasl.jaas.config"
 	keyBootstrap  = "bootstrap.servers"
 	keyProperties = "client.properties"
